@@ -1,0 +1,1 @@
+"""Bulk re-encoding of studies."""

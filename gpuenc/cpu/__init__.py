@@ -1,0 +1,1 @@
+"""CPU codecs and the executable specification of the sample kernels."""

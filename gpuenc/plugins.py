@@ -1,0 +1,100 @@
+"""The plug-in contract, and which plug-ins each transfer syntax has by default, in their order of choice.
+
+A plug-in is a module with pydicom's three names, and one more if it takes batches::
+
+    ENCODER_DEPENDENCIES: dict[UID, tuple[str, ...]]     what a user must install
+    is_available(uid) -> bool                            cheap, never raises, never prints
+    encode_frame(src, runner) -> bytes                   pydicom 3's function, under any name
+    BatchEncoder(target, *, device, memory_bytes)        optional; see the protocol of that name
+
+Modules are named by import path and imported when an encoder for their syntax is first asked for. A module without
+`BatchEncoder` is called frame by frame, and by one thread at a time in the whole process unless it says
+``THREAD_SAFE = True``: pylibjpeg-openjpeg 2.6 crashes under threads, and none of pydicom's plug-ins releases the GIL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gpuenc.frames import Encoded, Failure, Frame
+    from gpuenc.targets import Target
+
+Device = Literal["cpu", "gpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a `BatchEncoder` wants of the batches it is given.
+
+    Parameters
+    ----------
+    frames : int
+        Most frames in a batch.
+    bytes : int
+        Most native bytes in a batch; a single larger frame still comes alone.
+    lanes : int
+        How many `BatchEncoder`s of this plug-in are worth having at once.
+    peak_factor : float
+        Peak memory of one `encode` call as a multiple of the batch's native bytes, outputs included.
+    """
+
+    frames: int
+    bytes: int
+    lanes: int
+    peak_factor: float
+
+
+class BatchEncoder(Protocol):
+    """Encodes batches of frames of one format for one target. Used by one thread at a time."""
+
+    limits: Limits
+
+    def __init__(self, target: Target, *, device: int | None = None, memory_bytes: int | None = None) -> None:
+        """Prepare for `target`; `device` is a GPU's index, `memory_bytes` the memory it may use there."""
+
+    def encode(self, frames: Sequence[Frame]) -> list[Encoded | Failure]:
+        """Return exactly one result per frame, in order. Frames share one format; none is `Coded`, except
+        where the target re-compresses JPEG.
+        """
+
+    def close(self) -> None:
+        """Release what it holds; called once."""
+
+
+@dataclass(frozen=True, slots=True)
+class PluginPath:
+    """Where a plug-in lives: its label, its module, the name of its function, and the device it needs."""
+
+    label: str
+    module: str
+    function: str
+    device: Device = "cpu"
+
+    @property
+    def import_path(self) -> tuple[str, str]:
+        """The module and function as pydicom's `add_plugin` takes them."""
+        return (self.module, self.function)
+
+
+IMAGECODECS = PluginPath("imagecodecs", "gpuenc.cpu.codecs", "encode_frame")
+_PYLIBJPEG = PluginPath("pylibjpeg", "pydicom.pixels.encoders.pylibjpeg", "_encode_frame")
+_PYJPEGLS = PluginPath("pyjpegls", "pydicom.pixels.encoders.pyjpegls", "_encode_frame")
+_GDCM = PluginPath("gdcm", "pydicom.pixels.encoders.gdcm", "encode_pixel_data")
+_PYDICOM = PluginPath("pydicom", "pydicom.pixels.encoders.native", "_encode_frame")
+
+_BEHIND: dict[str, tuple[PluginPath, ...]] = {
+    "1.2.840.10008.1.2.5": (_PYLIBJPEG, _GDCM, _PYDICOM),
+    "1.2.840.10008.1.2.4.80": (_PYJPEGLS,),
+    "1.2.840.10008.1.2.4.81": (_PYJPEGLS,),
+    "1.2.840.10008.1.2.4.90": (_PYLIBJPEG,),
+    "1.2.840.10008.1.2.4.91": (_PYLIBJPEG,),
+}
+
+
+def default_plugins(uid: str) -> tuple[PluginPath, ...]:
+    """Return the plug-ins of transfer syntax `uid` in the order in which they are tried."""
+    return (IMAGECODECS, *_BEHIND.get(uid, ()))
