@@ -77,9 +77,7 @@ def check_format(fmt: FrameFormat) -> None:
     """
     for name, tag, value in (("Rows", "0028,0010", fmt.rows), ("Columns", "0028,0011", fmt.columns)):
         if not 0 < value <= 65535:
-            raise InvalidPixels(
-                f"A ({tag}) '{name}' value of '{value}' is invalid, it must be in the range (1, 65535)"
-            )
+            raise InvalidPixels(f"A ({tag}) '{name}' value of '{value}' is invalid, it must be in the range (1, 65535)")
     if fmt.bits_allocated not in (1, 8, 16, 32):
         raise InvalidPixels(
             f"A (0028,0100) 'Bits Allocated' value of '{fmt.bits_allocated}' cannot be encoded, "
@@ -96,9 +94,7 @@ def check_format(fmt: FrameFormat) -> None:
             f"{fmt.bits_stored - 1} to {fmt.bits_allocated - 1}"
         )
     if fmt.samples not in (1, 3):
-        raise InvalidPixels(
-            f"A (0028,0002) 'Samples per Pixel' value of '{fmt.samples}' is invalid, it must be 1 or 3"
-        )
+        raise InvalidPixels(f"A (0028,0002) 'Samples per Pixel' value of '{fmt.samples}' is invalid, it must be 1 or 3")
     if fmt.samples == 3 and fmt.planar not in (0, 1):
         raise InvalidPixels(
             f"A (0028,0006) 'Planar Configuration' value of '{fmt.planar}' is invalid, it must be 0 or 1"

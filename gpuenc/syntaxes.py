@@ -13,9 +13,7 @@ from gpuenc.errors import UnknownSyntax
 MONO = ("MONOCHROME1", "MONOCHROME2")
 NATIVE_UIDS = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 
-Family = Literal[
-    "native", "rle", "jpeg", "jpeg-lossless", "jpeg-ls", "jpeg2000", "htj2k", "jpegxl", "deflate"
-]
+Family = Literal["native", "rle", "jpeg", "jpeg-lossless", "jpeg-ls", "jpeg2000", "htj2k", "jpegxl", "deflate"]
 Loss = Literal["never", "option", "always"]
 
 
@@ -241,9 +239,7 @@ TABLE: tuple[Syntax, ...] = (
 
 BY_UID = {syntax.uid: syntax for syntax in TABLE}
 _BY_NAME = {
-    name.lower(): syntax
-    for syntax in TABLE
-    for name in (syntax.uid, syntax.name, syntax.keyword, *syntax.aliases)
+    name.lower(): syntax for syntax in TABLE for name in (syntax.uid, syntax.name, syntax.keyword, *syntax.aliases)
 }
 
 

@@ -110,14 +110,10 @@ def target(
     if any(not 0 < psnr <= 200 for psnr in psnrs):
         raise InvalidOption("psnr must be above 0 and at most 200 dB")
     if syntax.loss == "option" and lossless is None and not asked and syntax.family != "jpeg-ls":
-        raise InvalidOption(
-            f"{syntax.name} can be lossless or lossy: give {' or '.join(allowed)}, or ask for lossless"
-        )
+        raise InvalidOption(f"{syntax.name} can be lossless or lossy: give {' or '.join(allowed)}, or ask for lossless")
     if lossless is None:
         lossless = syntax.loss == "never" or (syntax.loss == "option" and not asked)
-    return Target(
-        syntax, quality, tuple(psnrs), tuple(ratios), near, lossless, photometric, whole_cells, strict
-    )
+    return Target(syntax, quality, tuple(psnrs), tuple(ratios), near, lossless, photometric, whole_cells, strict)
 
 
 def from_options(syntax: Syntax, options: Mapping[str, Any], *, strict: bool = True) -> Target:
