@@ -1,10 +1,42 @@
 """gpuenc: DICOM pixel data compression in bulk.
 
->>> import gpuenc
->>> encoder = gpuenc.get_encoder("1.2.840.10008.1.2.4.201")
->>> codestreams = list(encoder.iter_encode(dataset))
+The public names are imported when they are first used, so that ``import gpuenc`` itself costs nothing::
+
+    encoder = gpuenc.get_encoder("1.2.840.10008.1.2.4.201")
+    codestreams = list(encoder.iter_encode(dataset))
+
+    gpuenc.compress(dataset, "htj2k-lossless")   # a whole dataset, attributes included
+    gpuenc.install()                             # pydicom's own Dataset.compress uses these encoders
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from gpuenc._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from gpuenc.datasets import compress
+    from gpuenc.drop_in import install, uninstall
+    from gpuenc.encoder import Encoder, get_encoder
+    from gpuenc.errors import GpuencError
+
+__all__ = ["Encoder", "GpuencError", "__version__", "compress", "get_encoder", "install", "uninstall"]
+
+_HOMES = {
+    "Encoder": "gpuenc.encoder",
+    "GpuencError": "gpuenc.errors",
+    "compress": "gpuenc.datasets",
+    "get_encoder": "gpuenc.encoder",
+    "install": "gpuenc.drop_in",
+    "uninstall": "gpuenc.drop_in",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'gpuenc' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -41,6 +41,8 @@ class Coding:
         Steps before encoding: YBR_FULL_422 → YBR_FULL; palette → RGB; YBR_FULL → RGB.
     raw : bool
         The cells themselves are encoded, bit for bit; only byte order and the alignment of 1-bit frames change.
+    whole_cells : bool
+        A sample is all bits of its cell, whatever Bits Stored and High Bit say (`Target.whole_cells`).
     must_verify : bool
         An encoder is known to be wrong for some such images, so each one has to be decoded and compared.
     """
@@ -59,6 +61,7 @@ class Coding:
     expand: bool = False
     to_rgb: bool = False
     raw: bool = False
+    whole_cells: bool = False
     must_verify: bool = False
 
     @property
@@ -182,7 +185,8 @@ def coding(chosen: Target, fmt: FrameFormat) -> Coding:
         No row of the syntax's table allows it; the message names what the row would allow.
     """
     check_format(fmt)
-    if chosen.whole_cells and fmt.bits_allocated > 1:
+    whole_cells = chosen.whole_cells and fmt.bits_allocated > 1
+    if whole_cells:
         fmt = replace(fmt, bits_stored=fmt.bits_allocated, high_bit=fmt.bits_allocated - 1)
     row = _row(chosen, fmt)
     syntax = chosen.syntax
@@ -215,5 +219,6 @@ def coding(chosen: Target, fmt: FrameFormat) -> Coding:
         expand=expand,
         to_rgb=photometric == "XYB" and fmt.photometric.startswith("YBR"),
         raw=raw,
+        whole_cells=whole_cells,
         must_verify=syntax.family == "htj2k" and precision <= 3,
     )

@@ -6,7 +6,7 @@
     ├── InvalidPixels (ValueError)       the samples or their description contradict themselves
     │   ├── FormatNotAllowed             no row of the transfer syntax's table allows this format
     │   └── ValuesOutsideBitsStored      samples do not fit Bits Stored
-    ├── InvalidOption (ValueError)       an option is unknown, out of range or at odds with another
+    ├── InvalidOption (ValueError, RuntimeError)  an option is unknown, out of range or at odds with another
     ├── UnknownSyntax (NotImplementedError)  a transfer syntax that cannot be read or written here
     ├── CodecError (RuntimeError)        a codec refused or failed
     │   ├── DecodeFailed                 a compressed source frame cannot be decoded
@@ -50,8 +50,11 @@ class ValuesOutsideBitsStored(InvalidPixels):
     code = "values-outside-bits-stored"
 
 
-class InvalidOption(GpuencError, ValueError):
-    """An option is unknown, out of range or at odds with another."""
+class InvalidOption(GpuencError, ValueError, RuntimeError):
+    """An option is unknown, out of range or at odds with another.
+
+    Also a `RuntimeError`, since in pydicom it is the plug-in that objects, and `Encoder.encode` raises what it said.
+    """
 
     code = "invalid-option"
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gpuenc.frames import Encoded, Failure, Frame
     from gpuenc.targets import Target
@@ -78,6 +78,14 @@ class PluginPath:
     def import_path(self) -> tuple[str, str]:
         """The module and function as pydicom's `add_plugin` takes them."""
         return (self.module, self.function)
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A plug-in ready for use: its label, and how to get a `BatchEncoder` of it for a target."""
+
+    label: str
+    open: Callable[[Target], BatchEncoder]
 
 
 IMAGECODECS = PluginPath("imagecodecs", "gpuenc.cpu.codecs", "encode_frame")

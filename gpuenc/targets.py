@@ -125,7 +125,8 @@ def from_options(syntax: Syntax, options: Mapping[str, Any], *, strict: bool = T
         The encoder's transfer syntax.
     options : mapping
         pydicom's ``j2k_cr``, ``j2k_psnr`` (numbers or lists), ``jls_error`` and ``photometric_interpretation``;
-        gpuenc's ``quality``, ``lossless`` and ``whole_cells``. Others belong to other plug-ins and are not looked at.
+        gpuenc's ``ratio``, ``psnr``, ``near``, ``quality``, ``lossless`` and ``whole_cells``. Others belong to other
+        plug-ins and are not looked at.
     strict : bool
         See `Target`.
 
@@ -134,9 +135,9 @@ def from_options(syntax: Syntax, options: Mapping[str, Any], *, strict: bool = T
     InvalidOption
         As `target` does, in the words of pydicom's plug-ins where they have some.
     """
-    ratios = _layers(options, "j2k_cr", "compression_ratios")
-    psnrs = _layers(options, "j2k_psnr", "signal_noise_ratios")
-    near = options.get("jls_error") or options.get("lossy_error") or 0
+    ratios = _layers(options, "j2k_cr", "compression_ratios", "ratio")
+    psnrs = _layers(options, "j2k_psnr", "signal_noise_ratios", "psnr")
+    near = options.get("jls_error") or options.get("lossy_error") or options.get("near") or 0
     lossless = options.get("lossless")
     if syntax.uid.endswith(".4.90") and (ratios or psnrs):
         raise InvalidOption(

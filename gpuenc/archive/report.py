@@ -1,0 +1,119 @@
+"""What happened, file by file, and in sum. Holds paths, UIDs and sizes; never patient data."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import IO, Literal
+
+Status = Literal["encoded", "copied", "skipped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The outcome of one file.
+
+    Parameters
+    ----------
+    source, destination : str
+        Paths; `destination` is empty where there is no output.
+    status : {'encoded', 'copied', 'skipped', 'failed'}
+        Re-encoded; copied byte for byte; left out on purpose; could not be done.
+    reason : str
+        A stable code (see `gpuenc.errors`); empty for plain success.
+    message : str
+        The reason in one line, for people.
+    source_syntax, target_syntax : str
+        Transfer Syntax UIDs; of the source as found, of the output as asked for.
+    plugins : dict of str to int
+        How many frames each plug-in encoded.
+    fallbacks : dict of str to int
+        How many frames each ``plug-in: code`` refused before another one encoded them.
+    frames : int
+        Frames encoded.
+    bytes_in, bytes_out : int
+        Sizes of the two files.
+    pixel_bytes : int
+        Native size of the frames encoded.
+    seconds : float
+        Wall time spent on the file.
+    verified : bool
+        Every sample of the output was decoded again and compared.
+    """
+
+    source: str
+    status: Status
+    destination: str = ""
+    reason: str = ""
+    message: str = ""
+    source_syntax: str = ""
+    target_syntax: str = ""
+    plugins: dict[str, int] = field(default_factory=dict)
+    fallbacks: dict[str, int] = field(default_factory=dict)
+    frames: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    pixel_bytes: int = 0
+    seconds: float = 0.0
+    verified: bool = False
+
+    def as_json(self) -> str:
+        """Return the record as one line of JSON."""
+        values = asdict(self)
+        values["seconds"] = round(self.seconds, 6)
+        return json.dumps(values, ensure_ascii=False)
+
+
+class ReportFile:
+    """A file of JSON Lines, written as the job goes on, so that it is complete up to any interruption."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def add(self, record: Record) -> None:
+        """Write one line and hand it to the operating system."""
+        self._stream.write(record.as_json() + "\n")
+        self._stream.flush()
+
+
+@dataclass(slots=True)
+class Summary:
+    """Totals of a job."""
+
+    files: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    plugins: Counter[str] = field(default_factory=Counter)
+    fallbacks: Counter[str] = field(default_factory=Counter)
+    frames: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    pixel_bytes: int = 0
+    verified_files: int = 0
+    seconds: float = 0.0
+    planned: int = 0
+    interrupted: bool = False
+
+    def add(self, record: Record) -> None:
+        """Count one file."""
+        self.files[record.status] += 1
+        if record.reason:
+            self.reasons[record.status, record.reason] += 1
+        self.plugins.update(record.plugins)
+        self.fallbacks.update(record.fallbacks)
+        self.frames += record.frames
+        self.pixel_bytes += record.pixel_bytes
+        self.verified_files += record.verified
+        if record.status == "encoded":
+            self.bytes_in += record.bytes_in
+            self.bytes_out += record.bytes_out
+
+    @property
+    def done(self) -> int:
+        """Files with an outcome."""
+        return self.files.total()
+
+    @property
+    def ratio(self) -> float:
+        """Bytes of the sources encoded, divided by bytes of their outputs; 0 where nothing was encoded."""
+        return self.bytes_in / self.bytes_out if self.bytes_out else 0.0

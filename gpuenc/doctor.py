@@ -1,0 +1,50 @@
+"""What is installed and found on this machine, in sentences."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from gpuenc import engine
+from gpuenc._version import __version__
+from gpuenc.encoder import all_encoders
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CORE = ("pydicom", "numpy", "imagecodecs")
+_OPTIONAL = {
+    "pylibjpeg": "gpuenc[pylibjpeg]",
+    "pylibjpeg-openjpeg": "gpuenc[pylibjpeg]",
+    "pylibjpeg-rle": "gpuenc[pylibjpeg]",
+    "pyjpegls": "gpuenc[pyjpegls]",
+    "python-gdcm": "gpuenc[gdcm]",
+}
+
+
+def findings() -> Iterator[tuple[str, str]]:
+    """Yield pairs of what was looked for and what was found."""
+    yield "gpuenc", __version__
+    yield (
+        "Python",
+        f"{platform.python_version()} ({sys.implementation.name}) on {platform.system()} {platform.machine()}",
+    )
+    yield "cores", f"{engine.usable_cores()} usable of {os.cpu_count()}"
+    for package in _CORE:
+        yield package, _version(package) or "missing: reinstall gpuenc"
+    for package, extra in _OPTIONAL.items():
+        yield package, _version(package) or f"not installed (optional): pip install '{extra}'"
+    yield "GPU", "this version has no GPU plug-in; everything is encoded on the CPU"
+    encoders = all_encoders().values()
+    able = sum(encoder.is_available for encoder in encoders)
+    yield "transfer syntaxes", f"{able} of {len(encoders)} can be encoded; see `gpuenc syntaxes`"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

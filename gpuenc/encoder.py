@@ -1,0 +1,369 @@
+"""`Encoder`: pydicom's class over the batched engine, and `get_encoder`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+from pydicom.pixels.encoders.base import Encoder as PydicomEncoder
+from pydicom.uid import UID
+
+from gpuenc import engine, plugins
+from gpuenc.dicom.decoding import frame_decoder
+from gpuenc.dicom.request import Request, outside_message, request
+from gpuenc.dicom.runner import FrameByFrame
+from gpuenc.errors import (
+    DecodeFailed,
+    EncodeFailed,
+    FormatNotAllowed,
+    GpuencError,
+    InvalidPixels,
+    UnknownSyntax,
+    ValuesOutsideBitsStored,
+)
+from gpuenc.frames import Encoded, Failure
+from gpuenc.syntaxes import BY_UID, TABLE, find
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from types import ModuleType
+
+    from pydicom.dataset import Dataset
+
+    from gpuenc.dicom.request import Source
+    from gpuenc.frames import Frame
+    from gpuenc.plugins import BatchEncoder, Plugin
+
+_EXTRAS = {"pylibjpeg": "pylibjpeg", "pyjpegls": "pyjpegls", "gdcm": "gdcm"}
+
+
+class Encoder(PydicomEncoder):
+    """Encodes frames to one transfer syntax: pydicom's `Encoder`, with batches, lanes and checks behind it.
+
+    ``Encoder(uid)`` has no plug-ins, as in pydicom; `get_encoder` returns encoders that have them. Instances may be
+    used by several threads at once, be pickled, and cross a fork.
+
+    Parameters
+    ----------
+    uid : pydicom.uid.UID
+        The Transfer Syntax UID to encode to.
+    """
+
+    def __init__(self, uid: UID) -> None:
+        super().__init__(UID(uid))
+        self._paths: dict[str, tuple[str, str]] = {}
+        self._modules: dict[str, ModuleType] = {}
+
+    def __reduce__(self) -> tuple[Callable[..., Encoder], tuple[str, dict[str, tuple[str, str]]]]:
+        return _rebuilt, (str(self.UID), self._paths)
+
+    @property
+    def name(self) -> str:
+        """Name of the encoder, as pydicom 2 gave it: ``"RLELosslessEncoder"``."""
+        return f"{self.UID.keyword}Encoder"
+
+    def add_plugin(self, label: str, import_path: tuple[str, str]) -> None:
+        """Add a plug-in behind those there are.
+
+        Parameters
+        ----------
+        label : str
+            A label that this encoder does not have yet.
+        import_path : tuple of str
+            Module and name of its function, such as ``("gpuenc.cpu.codecs", "encode_frame")``. A module with a
+            `BatchEncoder` is given batches; see `gpuenc.plugins`.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            The module cannot be found.
+        AttributeError
+            The module lacks the function, ``is_available`` or ``ENCODER_DEPENDENCIES``.
+        ValueError
+            The label is taken, or the plug-in does not know this transfer syntax.
+        """
+        super().add_plugin(label, import_path)
+        self._paths[label] = import_path
+        self._modules[label] = import_module(import_path[0])
+
+    def remove_plugin(self, label: str) -> None:
+        """Remove plug-in `label`.
+
+        Raises
+        ------
+        ValueError
+            There is no such plug-in.
+        """
+        super().remove_plugin(label)
+        self._paths.pop(label, None)
+        self._modules.pop(label, None)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the available plug-ins in the order in which they are tried."""
+        return tuple(self._available)
+
+    @property
+    def missing_dependencies(self) -> list[str]:
+        """One sentence for each plug-in that cannot be used: what it needs and how to install that."""
+        lines = []
+        for line in super().missing_dependencies:
+            extra = _EXTRAS.get(line.split(" - ")[0])
+            lines.append(f"{line}: pip install 'gpuenc[{extra}]'" if extra else line)
+        return lines
+
+    @staticmethod
+    def kwargs_from_ds(ds: Dataset) -> dict[str, Any]:
+        """Return the pixel options that `ds` states, as pydicom 2 did.
+
+        Raises
+        ------
+        AttributeError
+            Required elements are missing.
+        ValueError
+            Required elements are empty.
+        """
+        required = (
+            "Rows",
+            "Columns",
+            "SamplesPerPixel",
+            "BitsAllocated",
+            "BitsStored",
+            "PixelRepresentation",
+            "PhotometricInterpretation",
+        )
+        missing = [f"'{keyword}'" for keyword in required if keyword not in ds]
+        if missing:
+            raise AttributeError(f"The following required elements are missing from the dataset: {', '.join(missing)}")
+        empty = [f"'{keyword}'" for keyword in required if ds[keyword].VM == 0]
+        if empty:
+            raise ValueError(f"The following required dataset elements have a VM of 0: {', '.join(empty)}")
+        return {
+            "rows": ds.Rows,
+            "columns": ds.Columns,
+            "samples_per_pixel": ds.SamplesPerPixel,
+            "number_of_frames": int(ds.get("NumberOfFrames") or 1),
+            "bits_allocated": ds.BitsAllocated,
+            "bits_stored": ds.BitsStored,
+            "pixel_representation": ds.PixelRepresentation,
+            "photometric_interpretation": ds.PhotometricInterpretation,
+        }
+
+    def encode(  # type: ignore[override]
+        self,
+        src: Source,
+        idx: int | None = None,
+        encoding_plugin: str = "",
+        decoding_plugin: str = "",
+        *,
+        index: int | None = None,
+        validate: bool = True,
+        verify: bool = False,
+        **kwargs: Any,
+    ) -> bytes:
+        """Return one encoded frame.
+
+        Parameters
+        ----------
+        src : bytes, bytearray, memoryview, numpy.ndarray or pydicom.dataset.Dataset
+            Native little-endian cells; samples of shape (rows, columns), (rows, columns, samples),
+            (frames, rows, columns) or (frames, rows, columns, samples), dtype (u)int8/16/32; or a dataset, whose
+            pixel data may be native or compressed.
+        idx, index : int, optional
+            Which frame, from 0; required where there is more than one. `idx` is pydicom 2's name.
+        encoding_plugin, decoding_plugin : str
+            Labels of the only plug-ins to use. By default all are tried in their order.
+        validate : bool
+            Check the description of the samples against `src` and against the syntax's table in PS3.5 8.2. Samples
+            that do not fit Bits Stored are refused either way.
+        verify : bool
+            Decode the codestream and compare every sample (lossless targets).
+        **kwargs
+            pydicom's pixel options (`rows`, `bits_stored`, …) and the codec's: `j2k_cr`, `j2k_psnr`, `jls_error`,
+            `quality`, `lossless`. What shape and dtype of an array tell may be left out.
+
+        Returns
+        -------
+        bytes
+            The codestream of one frame; of odd length where the syntax pads at the fragment.
+
+        Raises
+        ------
+        ValueError, AttributeError, TypeError
+            The source, its description or an option is wrong.
+        RuntimeError
+            No plug-in is available, or each of them failed; the message holds what each said.
+        """
+        if index is None:
+            index = idx
+        if index is not None and index < 0:
+            raise ValueError("'index' must be greater than or equal to 0")
+        if self.UID not in BY_UID:
+            return super().encode(src, index=index, validate=validate, encoding_plugin=encoding_plugin, **kwargs)
+        self._validate_plugins(encoding_plugin)
+        asked = request(BY_UID[self.UID], self.UID, src, validate=validate, options=kwargs)
+        frames = asked.frames
+        if frames.number_of_frames > 1 and index is None:
+            raise ValueError("The 'index' of the frame to be encoded is required for multi-frame pixel data")
+        index = index or 0
+        if index >= frames.number_of_frames:
+            raise EncodeFailed(f"There is no frame {index}: the pixel data has {frames.number_of_frames} frames")
+        results = self._results(iter([frames.frame(index)]), asked, encoding_plugin, decoding_plugin, 1, verify)
+        return next(_codestreams(results, asked))
+
+    def iter_encode(  # type: ignore[override]
+        self,
+        src: Source,
+        encoding_plugin: str = "",
+        decoding_plugin: str = "",
+        *,
+        validate: bool = True,
+        verify: bool = False,
+        threads: int | None = None,
+        memory_bytes: int = engine.DEFAULT_MEMORY_BYTES,
+        **kwargs: Any,
+    ) -> Iterator[bytes]:
+        """Yield each encoded frame, in order.
+
+        Frames are taken from `src` as they are needed, encoded in batches on `threads` lanes, and let go. Closing
+        the iterator, or letting go of it, stops the lanes.
+
+        Parameters
+        ----------
+        src, encoding_plugin, decoding_plugin, validate, verify, **kwargs
+            As for `encode`.
+        threads : int, optional
+            Most lanes; by default one per usable core.
+        memory_bytes : int
+            Bound on the memory of all frames between `src` and the consumer.
+
+        Yields
+        ------
+        bytes
+            The codestream of one frame.
+
+        Raises
+        ------
+        ValueError, AttributeError, TypeError, RuntimeError
+            As `encode`, when the frame that it concerns would be yielded.
+        """
+        if self.UID not in BY_UID:
+            yield from super().iter_encode(src, validate=validate, encoding_plugin=encoding_plugin, **kwargs)
+            return
+        self._validate_plugins(encoding_plugin)
+        asked = request(BY_UID[self.UID], self.UID, src, validate=validate, options=kwargs)
+        lanes = 1 if asked.frames.number_of_frames == 1 else threads
+        results = self._results(iter(asked), asked, encoding_plugin, decoding_plugin, lanes, verify, memory_bytes)
+        yield from _codestreams(results, asked)
+
+    def chain(self, label: str = "", options: Mapping[str, Any] | None = None) -> list[Plugin]:
+        """Return the plug-ins that are tried, in order, ready for `engine.encode_frames`.
+
+        Parameters
+        ----------
+        label : str
+            The only one to use; empty for all that are available.
+        options : mapping, optional
+            Keywords for plug-ins written for pydicom.
+
+        Raises
+        ------
+        RuntimeError
+            None is available; the message says what to install.
+        ValueError
+            There is no plug-in of that label.
+        """
+        chosen = self._validate_plugins(label)
+        return [
+            _plugin(name, cast("Callable[..., bytes]", function), self._modules[name], options or {})
+            for name, function in chosen.items()
+        ]
+
+    def _results(
+        self,
+        frames: Iterator[Frame],
+        asked: Request,
+        encoding_plugin: str,
+        decoding_plugin: str,
+        threads: int | None,
+        verify: bool,
+        memory_bytes: int = engine.DEFAULT_MEMORY_BYTES,
+    ) -> Iterator[Encoded | Failure]:
+        return engine.encode_frames(
+            frames,
+            asked.target,
+            self.chain(encoding_plugin, asked.options),
+            threads=threads,
+            memory_bytes=memory_bytes,
+            verify=verify,
+            decode=frame_decoder(decoding_plugin),
+        )
+
+
+def _plugin(label: str, function: Callable[..., bytes], module: ModuleType, options: Mapping[str, Any]) -> Plugin:
+    batched: type[BatchEncoder] | None = getattr(module, "BatchEncoder", None)
+    if batched is not None:
+        return plugins.Plugin(label, batched)
+    return plugins.Plugin(label, lambda target: FrameByFrame(label, function, module, options, target))
+
+
+def _codestreams(results: Iterator[Encoded | Failure], asked: Request) -> Iterator[bytes]:
+    for result in results:
+        if isinstance(result, Failure):
+            raise _error(result, asked)
+        yield result.codestream
+
+
+def _error(failure: Failure, asked: Request) -> GpuencError:
+    """Return what pydicom would raise for `failure`."""
+    if failure.code == ValuesOutsideBitsStored.code:
+        fmt = asked.frames.frame(failure.ref.index).format
+        return ValuesOutsideBitsStored(outside_message(fmt) if asked.is_array else failure.reason)
+    for kind in (FormatNotAllowed, DecodeFailed, InvalidPixels):
+        if failure.code == kind.code:
+            return kind(failure.reason)
+    return EncodeFailed(
+        f"Unable to encode as exceptions were raised by all available plugins:\n  {failure.reason}", code=failure.code
+    )
+
+
+def _rebuilt(uid: str, paths: Mapping[str, tuple[str, str]]) -> Encoder:
+    encoder = Encoder(UID(uid))
+    encoder.add_plugins(list(paths.items()))
+    return encoder
+
+
+_ENCODERS: dict[str, Encoder] = {}
+
+
+def get_encoder(uid: str) -> Encoder:
+    """Return the encoder of a transfer syntax, with its default plug-ins.
+
+    Parameters
+    ----------
+    uid : str
+        Transfer Syntax UID, or a name of it: ``"htj2k-lossless"``, ``"HTJ2KLossless"``.
+
+    Raises
+    ------
+    NotImplementedError
+        There is no encoder for it.
+    """
+    try:
+        syntax = find(uid)
+    except UnknownSyntax:
+        name = UID(uid).name
+        raise UnknownSyntax(f"No pixel data encoders have been implemented for '{name}'") from None
+    if not syntax.encapsulated:
+        raise UnknownSyntax(f"No pixel data encoders have been implemented for '{UID(syntax.uid).name}'")
+    if syntax.uid not in _ENCODERS:
+        encoder = Encoder(UID(syntax.uid))
+        encoder.add_plugins([(path.label, path.import_path) for path in plugins.default_plugins(syntax.uid)])
+        # A thread that was faster keeps its own: both are complete.
+        _ENCODERS.setdefault(syntax.uid, encoder)
+    return _ENCODERS[syntax.uid]
+
+
+def all_encoders() -> dict[str, Encoder]:
+    """Return every encoder by its Transfer Syntax UID."""
+    return {syntax.uid: get_encoder(syntax.uid) for syntax in TABLE if syntax.encapsulated}
