@@ -116,7 +116,7 @@ def transcode(
     if missing:
         raise typer.Exit(Exit.NO_INPUT)
     _demand_device(device)
-    plugins = _plugins(target, plugin)
+    _demand_plugin(target, plugin)
     _demand_destination(output, dry_run)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _report(report) as report_file:
@@ -124,7 +124,7 @@ def transcode(
             sources=tuple(sources),
             destination=output,
             target=target,
-            plugins=plugins,
+            plugin=plugin,
             jobs=jobs or len(os.sched_getaffinity(0)),
             verify=verify is Verify.ALL,
             keep_lossy=lossy_sources is LossySources.KEEP,
@@ -192,15 +192,12 @@ def _target(
         raise typer.Exit(Exit.USAGE) from None
 
 
-def _plugins(target: Target, label: str) -> tuple[str, ...]:
-    """Return the labels to use, or stop: 2 for a label that is not there, 4 where nothing can encode."""
-    from gpuenc.encoder import get_encoder
+def _demand_plugin(target: Target, label: str) -> None:
+    """Stop with 2 for a label that is not there, with 4 where nothing can encode."""
+    from gpuenc.encoder import chain
 
-    if not target.syntax.encapsulated:
-        return ()
-    encoder = get_encoder(target.syntax.uid)
     try:
-        return tuple(plugin.label for plugin in encoder.chain(label))
+        chain(target.syntax, label)
     except ValueError as error:
         errors.print(f"gpuenc: {error}", markup=False)
         raise typer.Exit(Exit.USAGE) from None

@@ -17,6 +17,7 @@ from gpuenc.errors import (
     EncodeFailed,
     FormatNotAllowed,
     GpuencError,
+    InvalidOption,
     InvalidPixels,
     UnknownSyntax,
     ValuesOutsideBitsStored,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from gpuenc.dicom.request import Source
     from gpuenc.frames import Frame
     from gpuenc.plugins import BatchEncoder, Plugin
+    from gpuenc.syntaxes import Syntax
 
 _EXTRAS = {"pylibjpeg": "pylibjpeg", "pyjpegls": "pyjpegls", "gdcm": "gdcm"}
 
@@ -149,7 +151,7 @@ class Encoder(PydicomEncoder):
             "photometric_interpretation": ds.PhotometricInterpretation,
         }
 
-    def encode(  # type: ignore[override]
+    def encode(
         self,
         src: Source,
         idx: int | None = None,
@@ -199,9 +201,10 @@ class Encoder(PydicomEncoder):
         if index is not None and index < 0:
             raise ValueError("'index' must be greater than or equal to 0")
         if self.UID not in BY_UID:
-            return super().encode(src, index=index, validate=validate, encoding_plugin=encoding_plugin, **kwargs)
-        self._validate_plugins(encoding_plugin)
-        asked = request(BY_UID[self.UID], self.UID, src, validate=validate, options=kwargs)
+            return super().encode(
+                cast("bytes", src), index=index, validate=validate, encoding_plugin=encoding_plugin, **kwargs
+            )
+        asked = self._request(src, encoding_plugin, validate, kwargs)
         frames = asked.frames
         if frames.number_of_frames > 1 and index is None:
             raise ValueError("The 'index' of the frame to be encoded is required for multi-frame pixel data")
@@ -211,7 +214,7 @@ class Encoder(PydicomEncoder):
         results = self._results(iter([frames.frame(index)]), asked, encoding_plugin, decoding_plugin, 1, verify)
         return next(_codestreams(results, asked))
 
-    def iter_encode(  # type: ignore[override]
+    def iter_encode(
         self,
         src: Source,
         encoding_plugin: str = "",
@@ -248,10 +251,11 @@ class Encoder(PydicomEncoder):
             As `encode`, when the frame that it concerns would be yielded.
         """
         if self.UID not in BY_UID:
-            yield from super().iter_encode(src, validate=validate, encoding_plugin=encoding_plugin, **kwargs)
+            yield from super().iter_encode(
+                cast("bytes", src), validate=validate, encoding_plugin=encoding_plugin, **kwargs
+            )
             return
-        self._validate_plugins(encoding_plugin)
-        asked = request(BY_UID[self.UID], self.UID, src, validate=validate, options=kwargs)
+        asked = self._request(src, encoding_plugin, validate, kwargs)
         lanes = 1 if asked.frames.number_of_frames == 1 else threads
         results = self._results(iter(asked), asked, encoding_plugin, decoding_plugin, lanes, verify, memory_bytes)
         yield from _codestreams(results, asked)
@@ -278,6 +282,14 @@ class Encoder(PydicomEncoder):
             _plugin(name, cast("Callable[..., bytes]", function), self._modules[name], options or {})
             for name, function in chosen.items()
         ]
+
+    def _request(self, src: Source, label: str, validate: bool, options: Mapping[str, Any]) -> Request:
+        chosen = self._validate_plugins(label)
+        try:
+            return request(BY_UID[self.UID], self.UID, src, validate=validate, options=options)
+        except InvalidOption as error:
+            # In pydicom it is each plug-in that objects to an option.
+            raise InvalidOption(_all_said("\n  ".join(f"{name}: {error}" for name in chosen))) from None
 
     def _results(
         self,
@@ -310,21 +322,22 @@ def _plugin(label: str, function: Callable[..., bytes], module: ModuleType, opti
 def _codestreams(results: Iterator[Encoded | Failure], asked: Request) -> Iterator[bytes]:
     for result in results:
         if isinstance(result, Failure):
-            raise _error(result, asked)
+            if asked.is_array and result.code == ValuesOutsideBitsStored.code:
+                raise ValuesOutsideBitsStored(outside_message(asked.frames.frame(result.ref.index).format))
+            raise error_of(result)
         yield result.codestream
 
 
-def _error(failure: Failure, asked: Request) -> GpuencError:
-    """Return what pydicom would raise for `failure`."""
-    if failure.code == ValuesOutsideBitsStored.code:
-        fmt = asked.frames.frame(failure.ref.index).format
-        return ValuesOutsideBitsStored(outside_message(fmt) if asked.is_array else failure.reason)
-    for kind in (FormatNotAllowed, DecodeFailed, InvalidPixels):
+def error_of(failure: Failure) -> GpuencError:
+    """Return what pydicom would raise where `failure` happened."""
+    for kind in (ValuesOutsideBitsStored, FormatNotAllowed, DecodeFailed, InvalidPixels):
         if failure.code == kind.code:
             return kind(failure.reason)
-    return EncodeFailed(
-        f"Unable to encode as exceptions were raised by all available plugins:\n  {failure.reason}", code=failure.code
-    )
+    return EncodeFailed(_all_said(failure.reason), code=failure.code)
+
+
+def _all_said(reasons: str) -> str:
+    return f"Unable to encode as exceptions were raised by all available plugins:\n  {reasons}"
 
 
 def _rebuilt(uid: str, paths: Mapping[str, tuple[str, str]]) -> Encoder:
@@ -362,6 +375,22 @@ def get_encoder(uid: str) -> Encoder:
         # A thread that was faster keeps its own: both are complete.
         _ENCODERS.setdefault(syntax.uid, encoder)
     return _ENCODERS[syntax.uid]
+
+
+def chain(syntax: Syntax, label: str = "", options: Mapping[str, Any] | None = None) -> list[Plugin]:
+    """Return the plug-ins for `syntax`, in order, ready for `engine.encode_frames`.
+
+    Targets without compression have one, which hands cells through.
+
+    Raises
+    ------
+    RuntimeError, ValueError
+        As `Encoder.chain`.
+    """
+    if syntax.encapsulated:
+        return get_encoder(syntax.uid).chain(label, options)
+    path = plugins.IMAGECODECS
+    return [plugins.Plugin("native", import_module(path.module).BatchEncoder)]
 
 
 def all_encoders() -> dict[str, Encoder]:

@@ -32,7 +32,7 @@ from gpuenc.errors import (
 from gpuenc.frames import Coded, Encoded, Failure, Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from gpuenc.coding import Coding
     from gpuenc.plugins import BatchEncoder, Plugin
@@ -61,7 +61,7 @@ def encode_frames(
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
     verify: bool = False,
     decode: Callable[[Frame], Frame] = decoders.decode_frame,
-) -> Iterator[Encoded | Failure]:
+) -> Generator[Encoded | Failure]:
     """Yield one result per frame, in order.
 
     Frames are taken from `frames` in the consumer's thread, only as lanes become free. Closing the iterator, or
@@ -236,6 +236,9 @@ class _Lane:
             if wanted.lossless and (self._verify or wanted.must_verify):
                 _compare(result.codestream, frame, self._target, wanted)
                 verified = True
+        except DecodeFailed as error:
+            # Not the frame's fault but its codestream's: the next plug-in may do better.
+            return Failure(frame.ref, "undecodable", plugin.label, f"its codestream cannot be decoded: {error}")
         except GpuencError as error:
             return Failure(frame.ref, error.code, plugin.label, str(error))
         codestream = pad_even(result.codestream, syntax.family) if syntax.family == "jpeg-ls" else result.codestream

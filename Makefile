@@ -1,0 +1,59 @@
+# Everything a newcomer, a developer and CI run. Each target makes the environment it needs, in .venv.
+# GNU Make and a POSIX shell; all paths are relative, so the checkout may lie in a folder with spaces in its name.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test check format lint types wheel smoke clean
+
+PY := .venv/bin/python
+INSTALL := $(PY) -m pip install -qq --disable-pip-version-check
+NO_PYTHON = gpuenc needs Python 3.12 or newer with venv: install one (apt-get install python3-venv on Debian 13, \
+pyenv install 3.12, or uv python install 3.12) or name it with make PYTHON=/path/to/python3
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/.demo ## re-encode a real study to HTJ2K into demo-out, verify it, show what happened
+	@$(PY) .ci/demo.py demo-out
+
+test: .venv/.test ## all tests (ARGS="-k name" for some)
+	$(PY) -m pytest $(ARGS)
+
+check: lint types wheel smoke test ## what CI runs: lint, types, wheel in a clean environment, tests
+
+format: .venv/.dev ## put the code into its format
+	$(PY) -m ruff format
+	$(PY) -m ruff check --fix
+
+lint: .venv/.dev ## ruff: format and rules
+	$(PY) -m ruff format --check
+	$(PY) -m ruff check
+
+types: .venv/.dev ## mypy, strict
+	$(PY) -m mypy
+
+wheel: .venv/.dev ## source distribution and wheel, in dist
+	@rm -rf dist
+	$(PY) -m build --outdir dist
+
+smoke: wheel ## install that wheel into a clean environment and use it
+	@rm -rf .cache/smoke
+	@$(PY) -m venv .cache/smoke
+	@.cache/smoke/bin/python -m pip install -qq --disable-pip-version-check dist/*.whl
+	.cache/smoke/bin/python -I .ci/smoke.py
+
+clean: ## remove everything made here
+	rm -rf .venv .cache dist demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# One environment with three levels, each containing the one before; a stamp says which level is there, and it is
+# installed again when pyproject.toml has changed. pip's failures leave no stamp.
+.venv/.demo .venv/.test .venv/.dev: .venv/bin/python pyproject.toml
+	@echo "Installing gpuenc[$(subst .,,$(@F))] into .venv"
+	@$(INSTALL) --editable '.[$(subst .,,$(@F))]'
+	@touch .venv/.demo
+	@case $(@F) in .test) touch .venv/.test ;; .dev) touch .venv/.test .venv/.dev ;; esac
+
+# A link to the interpreter it was made with: once that is gone, make finds this target missing and makes it again.
+.venv/bin/python:
+	@"$(or $(shell PYTHON='$(PYTHON)' .ci/find-python),$(error $(NO_PYTHON)))" -m venv --clear .venv

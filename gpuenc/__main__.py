@@ -1,0 +1,5 @@
+"""`python -m gpuenc`."""
+
+from gpuenc.cli import main
+
+main()

@@ -1,0 +1,274 @@
+"""One file from its source to its one outcome."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from gpuenc import engine
+from gpuenc.archive.report import Record, Status
+from gpuenc.coding import coding
+from gpuenc.cpu.decoders import decoded_format
+from gpuenc.dicom.atomic import copy_file
+from gpuenc.dicom.attributes import changes, moves_overlays, with_ratio
+from gpuenc.dicom.decoding import frame_decoder
+from gpuenc.dicom.header import header, trailer
+from gpuenc.dicom.overlays import EmbeddedOverlays
+from gpuenc.dicom.source import DicomFile
+from gpuenc.dicom.writer import OutputFile
+from gpuenc.encoder import chain, error_of
+from gpuenc.errors import DestinationError, GpuencError, SourceError, ValuesOutsideBitsStored
+from gpuenc.frames import Failure
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from gpuenc.archive.scan import Item
+    from gpuenc.coding import Coding
+    from gpuenc.dicom.attributes import Changes
+    from gpuenc.frames import Encoded, FrameFormat
+    from gpuenc.targets import Target
+
+LOGGER = logging.getLogger(__name__)
+
+# Images whose samples no compressed transfer syntax can hold (PS3.5 A.4), and objects that are no images.
+_COPIED_CODES = frozenset({"no-pixel-data", "float-pixel-data", "video"})
+# Below this, a file is one thread's work; above, its frames are spread over lanes.
+_SPREAD_BYTES = 32 << 20
+
+
+class Interrupted(Exception):
+    """The job was told to stop while this file was in work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What `gpuenc transcode` was asked for.
+
+    Parameters
+    ----------
+    sources : tuple of Path
+        Files and folders that exist.
+    destination : Path
+        Folder of the outputs.
+    target : Target
+        What frames become.
+    plugins : str
+        Label of the only plug-in to use; empty for all.
+    jobs : int
+        Files in work at once, and lanes for a large one.
+    verify : bool
+        Decode lossless outputs again and compare every sample.
+    keep_lossy : bool
+        Copy files that are lossy already instead of encoding them again.
+    whole_cells : bool
+        Encode files with samples outside Bits Stored at the precision of Bits Allocated, instead of copying them.
+    extended_offsets, overwrite, dry_run : bool
+        Always write an Extended Offset Table; replace outputs; write nothing.
+    memory_bytes : int
+        Bound on the memory of all frames in work.
+    """
+
+    sources: tuple[Path, ...]
+    destination: Path
+    target: Target
+    plugin: str = ""
+    jobs: int = 1
+    verify: bool = True
+    keep_lossy: bool = True
+    whole_cells: bool = False
+    extended_offsets: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+    memory_bytes: int = engine.DEFAULT_MEMORY_BYTES
+
+
+def transcode_file(item: Item, job: Job, stop: threading.Event) -> Record:
+    """Give one file its outcome.
+
+    Raises
+    ------
+    Interrupted
+        `stop` was set meanwhile; nothing of the output is left. Nothing else is raised for what a file holds.
+    """
+    begun = time.perf_counter()
+    if stop.is_set():
+        raise Interrupted
+    try:
+        record = _transcode(item, job, stop)
+    except GpuencError as error:
+        record = _record(item, job, "failed", error.code, " ".join(str(error).split()))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        record = _record(item, job, "failed", "unreadable-source", f"the source cannot be read: {reason}")
+    except Interrupted:
+        raise
+    except Exception as error:
+        # A defect of ours must not cost the other files theirs. Its text may quote the file, so it is not shown.
+        LOGGER.debug("internal error", exc_info=True)
+        record = _record(item, job, "failed", "internal-error", f"internal error: {type(error).__name__}")
+    try:
+        size = item.source.stat().st_size
+    except OSError:
+        size = 0
+    return replace(record, bytes_in=size, seconds=time.perf_counter() - begun)
+
+
+def _transcode(item: Item, job: Job, stop: threading.Event) -> Record:
+    if not job.overwrite and os.path.lexists(item.destination):
+        return _record(item, job, "skipped", "destination-exists", "the destination exists")
+    try:
+        source = DicomFile(item.source)
+    except SourceError as error:
+        if error.code == "not-dicom":
+            return _record(item, job, "skipped", error.code, str(error))
+        if error.code in _COPIED_CODES:
+            return _copied(item, job, error.code, str(error))
+        raise
+    with source:
+        if source.syntax == job.target.syntax.uid:
+            return _copied(item, job, "already-encoded", "it has the target's transfer syntax", source.syntax)
+        if job.keep_lossy and source.lossy and not _keeps_jpeg(source, job.target):
+            return _copied(item, job, "lossy-source", "its pixels are lossy already", source.syntax)
+        try:
+            return _encoded(source, item, job, job.target, stop)
+        except ValuesOutsideBitsStored as error:
+            if not job.whole_cells:
+                return _copied(item, job, error.code, str(error), source.syntax)
+        return _encoded(source, item, job, replace(job.target, whole_cells=True), stop)
+
+
+def _keeps_jpeg(source: DicomFile, target: Target) -> bool:
+    """Whether a lossy JPEG goes on without losing more, into JPEG XL or back (PS3.5 A.4.12)."""
+    recompression = "1.2.840.10008.1.2.4.111"
+    jpegs = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+    return (target.syntax.recompresses_jpeg and source.syntax in jpegs) or (
+        source.syntax == recompression and target.syntax.uid in jpegs
+    )
+
+
+def _encoded(source: DicomFile, item: Item, job: Job, target: Target, stop: threading.Event) -> Record:
+    cells = _cells(source, target)
+    wanted = coding(target, cells)
+    if job.dry_run:
+        return _record(item, job, "encoded", source_syntax=source.syntax, destination=str(item.destination))
+    found = changes(source, cells, target, wanted)
+    overlays = EmbeddedOverlays(source.attributes, cells.overlay_bits) if moves_overlays(cells, wanted) else None
+    _make_folder(item.destination.parent)
+    plugins: Counter[str] = Counter()
+    fallbacks: Counter[str] = Counter()
+    verified = 0
+    with (
+        OutputFile(
+            item.destination,
+            header(source, found, target.syntax.uid),
+            target.syntax,
+            source.number_of_frames,
+            cells=cells,
+            extended_offsets=job.extended_offsets,
+            overwrite=job.overwrite,
+        ) as output,
+        closing(_results(source, job, target, wanted, overlays)) as results,
+    ):
+        encoded_bytes = 0
+        for result in results:
+            if stop.is_set():
+                raise Interrupted
+            if isinstance(result, Failure):
+                raise error_of(result)
+            output.put(result.codestream)
+            encoded_bytes += len(result.codestream)
+            verified += result.verified
+            plugins[result.plugin] += 1
+            fallbacks.update(f"{failure.plugin}: {failure.code}" for failure in result.refused)
+        final = None
+        if overlays or not wanted.lossless:
+            if overlays:
+                found = _with_overlays(found, changes(source, cells, target, wanted, overlays=overlays.data()))
+            final = header(source, with_ratio(found, source, encoded_bytes), target.syntax.uid)
+        summary = output.finish(final, trailer(source))
+    return _record(
+        item,
+        job,
+        "encoded",
+        message="; ".join(source.notes),
+        destination=str(item.destination),
+        source_syntax=source.syntax,
+        plugins=dict(plugins),
+        fallbacks=dict(fallbacks),
+        frames=source.number_of_frames,
+        bytes_out=summary.bytes_written,
+        pixel_bytes=source.native_bytes,
+        verified=verified == source.number_of_frames,
+    )
+
+
+def _cells(source: DicomFile, target: Target) -> FrameFormat:
+    """Return the format of the native cells that are encoded."""
+    cells = decoded_format(source.syntax, source.format) if source.compressed else source.format
+    if _keeps_jpeg(source, target):
+        cells = source.format
+    if cells.photometric == "PALETTE COLOR" and not target.lossless:
+        cells = replace(cells, palette=source.palette)
+    return cells
+
+
+def _results(
+    source: DicomFile, job: Job, target: Target, wanted: Coding, overlays: EmbeddedOverlays | None
+) -> Generator[Encoded | Failure]:
+    decode = frame_decoder()
+    frames = source.frames(expand=wanted.expand)
+    if overlays:
+        frames = overlays.watch(frames, decode)
+    return engine.encode_frames(
+        frames,
+        target,
+        chain(target.syntax, job.plugin),
+        threads=job.jobs if source.native_bytes >= _SPREAD_BYTES else 1,
+        memory_bytes=job.memory_bytes // job.jobs,
+        verify=job.verify,
+        decode=decode,
+    )
+
+
+def _with_overlays(found: Changes, filled: Changes) -> Changes:
+    """Return `found` with the Overlay Data of `filled`."""
+    data = {tag: element for tag, element in filled.set.items() if tag & 0xFF01FFFF == 0x60003000}
+    return replace(found, set={**found.set, **data})
+
+
+def _copied(item: Item, job: Job, code: str, message: str, source_syntax: str = "") -> Record:
+    if job.dry_run:
+        size = item.source.stat().st_size
+    else:
+        _make_folder(item.destination.parent)
+        size = copy_file(item.source, item.destination, overwrite=job.overwrite)
+    return _record(
+        item,
+        job,
+        "copied",
+        code,
+        message,
+        destination=str(item.destination),
+        source_syntax=source_syntax,
+        bytes_out=size,
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DestinationError(f"the folder cannot be made: {reason}", code="destination-unwritable") from None
+
+
+def _record(item: Item, job: Job, status: Status, reason: str = "", message: str = "", **more: Any) -> Record:
+    return Record(str(item.source), status, reason=reason, message=message, target_syntax=job.target.syntax.uid, **more)

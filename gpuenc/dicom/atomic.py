@@ -1,0 +1,196 @@
+"""A file that appears under its name only when it is complete, or never.
+
+It is written to a temporary file in the destination's folder. `publish` flushes that to disk and gives it the name;
+until then, and after any failure, the destination is as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+from functools import cache
+from typing import TYPE_CHECKING, Self
+
+from gpuenc.errors import DestinationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import TracebackType
+    from typing import BinaryIO
+
+TEMPORARY_SUFFIX = ".gpuenc-tmp"
+_COPY_BYTES = 1 << 20
+# Small pieces are gathered; a codestream of this size or more goes to the system as it is.
+_BUFFER_BYTES = 1 << 15
+_DISK_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+# What file systems without hard links answer.
+_NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV))
+_UMASK_LOCK = threading.Lock()
+
+
+class AtomicFile:
+    """A file being written; a context manager that leaves nothing behind unless `publish` was called.
+
+    Parameters
+    ----------
+    destination : Path
+        Its name to be. The folder must exist.
+    overwrite : bool
+        Replace a file that has the destination's name.
+    fsync : bool
+        Have the file, and its name, on the disk before `publish` returns.
+
+    Attributes
+    ----------
+    file : binary file
+        What to write to; use it within `errors`.
+
+    Raises
+    ------
+    DestinationError
+        ``destination-exists``, ``destination-unwritable`` or ``disk-full``.
+    """
+
+    def __init__(self, destination: Path, *, overwrite: bool = False, fsync: bool = True) -> None:
+        self._path = os.fspath(destination)
+        self._folder, name = os.path.split(self._path)
+        self._overwrite, self._fsync = overwrite, fsync
+        self._open = False
+        with self.errors():
+            if not overwrite and os.path.lexists(self._path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            # 255 bytes are the most a name can have.
+            short = os.fsdecode(os.fsencode(name)[:200])
+            self._stem = os.path.join(self._folder, f".{short}.{os.urandom(6).hex()}")
+            self.file, self._temporary = self._new("")
+            self._open = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn what the operating system says into `DestinationError`."""
+        try:
+            yield
+        except FileExistsError:
+            raise DestinationError("the destination exists", code="destination-exists") from None
+        except DestinationError:
+            raise
+        except OSError as error:
+            full = error.errno in _DISK_FULL
+            raise DestinationError(
+                f"the destination cannot be written: {os.strerror(error.errno or 0)}",
+                code="disk-full" if full else "destination-unwritable",
+            ) from None
+
+    @contextlib.contextmanager
+    def rewritten(self) -> Iterator[BinaryIO]:
+        """Go on with a new temporary file, while the old one can still be read; it is gone afterwards.
+
+        Yields
+        ------
+        binary file
+            The old file, flushed.
+        """
+        old, old_name = self.file, self._temporary
+        old.flush()
+        try:
+            self.file, self._temporary = self._new("-2")
+            yield old
+        finally:
+            if self._temporary != old_name:
+                old.close()
+                os.unlink(old_name)
+
+    def publish(self) -> int:
+        """Give the file its name, with the mode that the umask asks for; return its size in bytes."""
+        with self.errors():
+            self.file.flush()
+            size = os.fstat(self.file.fileno()).st_size
+            if hasattr(os, "fchmod"):
+                os.fchmod(self.file.fileno(), 0o666 & ~_umask())
+            if self._fsync:
+                os.fsync(self.file.fileno())
+            self.file.close()
+            if self._overwrite:
+                os.replace(self._temporary, self._path)
+            else:
+                _rename_to_new(self._temporary, self._path)
+            self._open = False
+            if self._fsync and hasattr(os, "O_DIRECTORY"):
+                _sync_folder(self._folder or ".")
+        return size
+
+    def abort(self) -> None:
+        """Remove what was written; does nothing after `publish`."""
+        if self._open:
+            self._open = False
+            with contextlib.suppress(OSError):
+                self.file.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self._temporary)
+
+    def _new(self, tail: str) -> tuple[BinaryIO, str]:
+        name = f"{self._stem}{tail}{TEMPORARY_SUFFIX}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        return os.fdopen(os.open(name, flags, 0o600), "wb", buffering=_BUFFER_BYTES), name
+
+
+def copy_file(source: Path, destination: Path, *, overwrite: bool = False, fsync: bool = True) -> int:
+    """Copy a file byte for byte, as atomically as any output; return its size in bytes.
+
+    Raises
+    ------
+    DestinationError
+        ``destination-exists``, ``destination-unwritable`` or ``disk-full``.
+    OSError
+        The source cannot be read.
+    """
+    with open(source, "rb", buffering=0) as reader, AtomicFile(destination, overwrite=overwrite, fsync=fsync) as out:
+        while piece := reader.read(_COPY_BYTES):
+            with out.errors():
+                out.file.write(piece)
+        return out.publish()
+
+
+def _sync_folder(folder: str) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _rename_to_new(temporary: str, path: str) -> None:
+    """Give a file its name, unless something has it: a link, unlike a rename, never replaces."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # No hard links here, and nothing else that is both portable and atomic.
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        os.rename(temporary, path)
+    else:
+        os.unlink(temporary)
+
+
+@cache
+def _umask() -> int:
+    # It can only be read by setting it; 077 in the meantime lets nobody in.
+    with _UMASK_LOCK:
+        umask = os.umask(0o077)
+        os.umask(umask)
+        return umask

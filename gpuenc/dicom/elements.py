@@ -1,0 +1,238 @@
+"""Where each element of a data set lies in its bytes (PS3.5 section 7), without reading the values.
+
+A header is only ever copied in pieces, so positions are all that is needed; values are converted by pydicom, and
+only those that are asked for. Reads go through one small window, so memory depends neither on the file nor on what
+its length fields claim.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from gpuenc.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+UNDEFINED = 0xFFFFFFFF
+ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+PIXEL_DATA = 0x7FE00010
+# Float Pixel Data, Double Float Pixel Data, Pixel Data (PS3.3 C.7.6.3, C.7.6.24, C.7.6.25).
+PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
+
+# PS3.5 7.1.2: VRs whose length field has 16 bits, and those with two reserved bytes and 32 bits.
+SHORT_VRS = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
+)  # fmt: skip
+LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+# More than any object of the standard nests, and few enough for a recursive reader.
+MAX_DEPTH = 48
+
+_WINDOW_BYTES = 1 << 15
+_EXPLICIT = {False: Struct("<HH2sH").unpack_from, True: Struct(">HH2sH").unpack_from}
+_IMPLICIT = {False: Struct("<HHI").unpack_from, True: Struct(">HHI").unpack_from}
+_LENGTH = {False: Struct("<I").unpack_from, True: Struct(">I").unpack_from}
+
+
+class RandomAccess(Protocol):
+    """A binary file or buffer that can be read anywhere."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to `offset`."""
+
+    def read(self, size: int = -1, /) -> bytes | None:
+        """Return up to `size` bytes."""
+
+
+class Element(NamedTuple):
+    """One element by position, in bytes from the beginning of the file.
+
+    Parameters
+    ----------
+    tag : int
+        Group and element number, as ``0xGGGGEEEE``.
+    vr : bytes
+        Two letters, or empty where the element has no VR of its own.
+    start, value, end : int
+        Of its tag; of its value; behind its value and, for undefined length, behind its delimiter.
+    undefined : bool
+        Its length is undefined.
+    """
+
+    tag: int
+    vr: bytes
+    start: int
+    value: int
+    end: int
+    undefined: bool
+
+
+class Window:
+    """A file of `size` bytes, seen through the part of it that was read last."""
+
+    def __init__(self, file: RandomAccess, size: int) -> None:
+        self.size = size
+        self.base = 0
+        self.bytes = b""
+        self._file = file
+
+    def load(self, at: int) -> None:
+        """Read the window at `at`."""
+        self.bytes = self._from_file(at, _WINDOW_BYTES)
+        self.base = at
+
+    def read(self, at: int, count: int) -> bytes:
+        """Return `count` bytes from `at`, fewer only at the end of the file."""
+        inside = at - self.base
+        if inside >= 0 and inside + count <= len(self.bytes):
+            return self.bytes[inside : inside + count]
+        return self._from_file(at, count)
+
+    def _from_file(self, at: int, count: int) -> bytes:
+        self._file.seek(at)
+        count = max(0, min(count, self.size - at))
+        read = self._file.read(count) or b""
+        while len(read) < count and (more := self._file.read(count - len(read))):
+            read += more
+        return read
+
+
+def name(tag: int) -> str:
+    """Return ``(gggg,eeee)``."""
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def walk(
+    window: Window,
+    at: int,
+    stop: int,
+    *,
+    implicit: bool = False,
+    big_endian: bool = False,
+    last: Callable[[int], bool] = PIXEL_TAGS.__contains__,
+    last_from: int = min(PIXEL_TAGS),
+) -> tuple[list[Element], Element | None, int]:
+    """Return the elements from `at`, the element at which reading ended, and where that one begins.
+
+    Parameters
+    ----------
+    window : Window
+        The file.
+    at, stop : int
+        First byte, and the byte behind the last.
+    implicit, big_endian : bool
+        Encoding of the data set (PS3.5 annex A). Explicit elements without a valid VR are read as implicit ones,
+        as every toolkit does.
+    last : callable
+        Tags that end reading; asked only for tags from `last_from` on. By default the pixel elements. The
+        element itself is returned without looking at its value.
+
+    Raises
+    ------
+    SourceError
+        ``truncated``: an element reaches beyond `stop`. ``corrupt-header``: items are not where they have to be.
+    """
+    found: list[Element] = []
+    ended, at = _walk(window, at, stop, implicit, big_endian, last, last_from, found, 0)
+    return found, ended, at
+
+
+def _walk(
+    window: Window,
+    at: int,
+    stop: int,
+    implicit: bool,
+    big_endian: bool,
+    last: Callable[[int], bool],
+    last_from: int,
+    into: list[Element],
+    depth: int,
+) -> tuple[Element | None, int]:
+    explicit_header, implicit_header, long_length = _EXPLICIT[big_endian], _IMPLICIT[big_endian], _LENGTH[big_endian]
+    seen, base, new = window.bytes, window.base, tuple.__new__
+    while at + 8 <= stop:
+        offset = at - base
+        if offset < 0 or offset + 12 > len(seen):
+            window.load(at)
+            seen, base, offset = window.bytes, at, 0
+            if len(seen) < 8:
+                break
+        value, vr = at + 8, b""
+        if not implicit:
+            group, number, vr, length = explicit_header(seen, offset)
+            if vr in LONG_VRS:
+                if offset + 12 > len(seen):
+                    raise SourceError(f"the file ends inside element {name(group << 16 | number)}", code="truncated")
+                (length,) = long_length(seen, offset + 8)
+                value = at + 12
+            elif vr not in SHORT_VRS and not (vr.isalpha() and vr.isupper()):
+                vr = b""
+        if not vr:
+            group, number, length = implicit_header(seen, offset)
+        tag = group << 16 | number
+        undefined = length == UNDEFINED
+        if tag >= last_from and last(tag):
+            end = value if undefined else value + length
+            return Element(tag, vr, at, value, end, undefined), at
+        if undefined:
+            end = _end_of_items(window, value, stop, not vr, big_endian, depth)
+            seen, base = window.bytes, window.base
+        else:
+            end = value + length
+        if end > stop:
+            raise SourceError(f"the file ends inside element {name(tag)}", code="truncated")
+        # Element(…) takes three times as long.
+        into.append(new(Element, (tag, vr, at, value, end, undefined)))
+        at = end
+    return None, at
+
+
+def item_header(window: Window, at: int, stop: int, *, big_endian: bool) -> tuple[int, int]:
+    """Return tag and length of the item or delimiter at `at` (PS3.5 7.5).
+
+    Raises
+    ------
+    SourceError
+        ``truncated``.
+    """
+    offset = at - window.base
+    if offset < 0 or offset + 8 > len(window.bytes):
+        window.load(at)
+        offset = 0
+    if at + 8 > stop or offset + 8 > len(window.bytes):
+        raise SourceError("the file ends inside a sequence", code="truncated")
+    group, number, length = _IMPLICIT[big_endian](window.bytes, offset)
+    return group << 16 | number, length
+
+
+def item_is_implicit(window: Window, at: int) -> bool:
+    """Return whether the elements of the item at `at` carry no VRs, in a data set that otherwise has them.
+
+    Sequences of VR UN do so by PS3.5 6.2.2 note 2; some writers do it elsewhere.
+    """
+    vr = window.read(at + 4, 2)
+    return not (vr.isalpha() and vr.isupper())
+
+
+def _end_of_items(window: Window, at: int, stop: int, implicit: bool, big_endian: bool, depth: int) -> int:
+    """Return the position behind the delimiter of a sequence, or of fragments, of undefined length."""
+    if depth >= MAX_DEPTH:
+        raise SourceError(f"sequences are nested more than {MAX_DEPTH} deep", code="corrupt-header")
+    while True:
+        tag, length = item_header(window, at, stop, big_endian=big_endian)
+        at += 8
+        if tag == SEQUENCE_END:
+            return at
+        if tag != ITEM:
+            raise SourceError(f"an item was expected and {name(tag)} was found", code="corrupt-header")
+        if length == UNDEFINED:
+            no_vrs = implicit or item_is_implicit(window, at)
+            ended, at = _walk(window, at, stop, no_vrs, big_endian, ITEM_END.__eq__, ITEM_END, [], depth + 1)
+            if ended is None:
+                raise SourceError("the file ends inside a sequence", code="truncated")
+            at += 8
+        else:
+            at += length
+        if at > stop:
+            raise SourceError("the file ends inside a sequence", code="truncated")

@@ -1,0 +1,222 @@
+"""What every source of frames has in common: a format, a number of frames, and any frame by its index."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydicom.uid import UID
+
+from gpuenc import syntaxes
+from gpuenc.dicom import encapsulation
+from gpuenc.dicom.palette import palette
+from gpuenc.errors import SourceError
+from gpuenc.frames import Coded, Frame, FrameFormat, FrameRef
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+    from numpy.typing import NDArray
+    from pydicom.dataset import Dataset
+
+    from gpuenc.dicom.description import Attributes
+    from gpuenc.dicom.elements import Element
+    from gpuenc.frames import Palette
+
+IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED = syntaxes.NATIVE_UIDS
+# Compressed syntaxes whose frames can be read; video, referenced and private ones cannot.
+COMPRESSED_UIDS = frozenset(uid for uid, syntax in syntaxes.BY_UID.items() if syntax.encapsulated)
+# Codestreams that end with the marker FFD9 (EOI of T.81 and T.87, EOC of T.800).
+_END_MARKED = frozenset(("jpeg", "jpeg-lossless", "jpeg-ls", "jpeg2000", "htj2k"))
+# A codestream larger than this many times its frame, and this much more, is not one.
+_MAX_EXPANSION, _MAX_EXTRA_BYTES = 4, 1 << 20
+
+
+def may_be_lossy(uid: str) -> bool:
+    """Return whether pixel data in this transfer syntax may have lost information.
+
+    JPEG XL JPEG Recompression counts: it keeps a lossy JPEG without losing more.
+    """
+    if uid in syntaxes.NATIVE_UIDS:
+        return False
+    syntax = syntaxes.BY_UID.get(uid)
+    return syntax is None or syntax.loss != "never" or syntax.recompresses_jpeg
+
+
+class PixelSource:
+    """What files and datasets have in common: a format, a number of frames, and any frame by its index."""
+
+    name: str
+    syntax: str
+    format: FrameFormat
+    number_of_frames: int
+    compressed: bool
+    notes: list[str]
+    attributes: Attributes
+    big_endian: bool
+    # Encapsulated Pixel Data ends with its delimiter.
+    _delimited = True
+    _file: BinaryIO
+    _size: int
+    _pixels: Element
+    # 8-bit cells in 16-bit words whose more significant byte comes first.
+    _swapped: bool
+
+    @property
+    def uid(self) -> UID:
+        """The transfer syntax, as pydicom's UID."""
+        return UID(self.syntax)
+
+    @property
+    def lossy(self) -> bool:
+        """Whether the transfer syntax may have lost information."""
+        return may_be_lossy(self.syntax)
+
+    @property
+    def native_bytes(self) -> int:
+        """Bytes of all frames without compression, for ratios."""
+        return (self.format.frame_bits * self.number_of_frames + 7) // 8
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of the Pixel Data element's value as it is stored."""
+        return (self._fragments.end if self.compressed else min(self._pixels.end, self._size)) - self._pixels.value
+
+    def frame(self, index: int) -> Frame:
+        """Return frame `index`, from 0.
+
+        Raises
+        ------
+        SourceError
+            ``truncated`` or ``wrong-length``: see `frames`.
+        IndexError
+            There is no such frame.
+        """
+        if not 0 <= index < self.number_of_frames:
+            raise IndexError(f"There is no frame {index} of {self.number_of_frames}")
+        if self.compressed:
+            return Frame(FrameRef(self.name, index), self.format, Coded(self.syntax, self._codestream(index)))
+        pixels, bit_offset = self._cells(index)
+        return Frame(FrameRef(self.name, index), self.format, pixels, bit_offset)
+
+    def frames(self, *, expand: bool = False) -> Iterator[Frame]:
+        """Yield every frame, in order, as it is asked for.
+
+        Parameters
+        ----------
+        expand : bool
+            The frames' format holds the palette of PALETTE COLOR, which lossy targets need.
+
+        Raises
+        ------
+        SourceError
+            Before the first frame, ``truncated``: fragments are missing or longer than the file;
+            ``wrong-length``: fragments, offset tables and Number of Frames contradict each other.
+        InvalidPixels
+            The palette cannot be read.
+        """
+        if self.compressed:
+            _ = self._spans
+        fmt = self.format
+        if expand and fmt.photometric == "PALETTE COLOR":
+            fmt = replace(fmt, palette=self.palette)
+        for index in range(self.number_of_frames):
+            frame = self.frame(index)
+            yield frame if fmt is self.format else replace(frame, format=fmt)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set as pydicom has it; of a file, without its pixel element."""
+        raise NotImplementedError
+
+    @cached_property
+    def palette(self) -> Palette:
+        """The Palette Color Lookup Tables.
+
+        Raises
+        ------
+        InvalidPixels
+            There are none, or they cannot be read.
+        """
+        return palette(self.dataset, big_endian=self.big_endian)
+
+    def _check_length(self) -> None:
+        """Refuse native Pixel Data that does not hold what the attributes say."""
+        fmt, have = self.format, min(self._pixels.end, self._size) - self._pixels.value
+        need = self.native_bytes
+        if have < need + (need & 1 if self._swapped else 0):
+            raise SourceError(
+                f"Pixel Data has {have} bytes where {self.number_of_frames} frames of {fmt.rows} rows, {fmt.columns} "
+                f"columns, {fmt.samples} samples and {fmt.bits_allocated} bits need {need}",
+                code="truncated",
+            )
+        if fmt.subsampled and have >= need // 2 * 3:
+            raise SourceError(
+                f"Pixel Data has {have} bytes, as without the subsampling that YBR_FULL_422 means", code="wrong-length"
+            )
+        if have > need + (need & 1):
+            self.notes.append(f"{have - need} bytes of Pixel Data behind the last frame were left out")
+        if self._pixels.end > self._size:
+            self.notes.append(f"the file ends {self._pixels.end - self._size} bytes before Pixel Data does")
+
+    def _cells(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        first_bit = index * self.format.frame_bits
+        start, bit_offset = first_bit >> 3, first_bit & 7
+        stop = (first_bit + self.format.frame_bits + 7) >> 3
+        if not self._swapped:
+            return self._read(self._pixels.value + start, stop - start), bit_offset
+        even = start & ~1
+        words = self._read(self._pixels.value + even, ((stop + 1) & ~1) - even)
+        cells = words.view(np.uint16).byteswap().view(np.uint8)
+        return cells[start - even : stop - even], bit_offset
+
+    def _read(self, at: int, count: int) -> NDArray[np.uint8]:
+        raise NotImplementedError
+
+    def _extended_offsets(self) -> tuple[bytes, bytes] | None:
+        raise NotImplementedError
+
+    @cached_property
+    def _fragments(self) -> encapsulation.Fragments:
+        if not self._pixels.undefined:
+            raise SourceError(f"Pixel Data of {self.syntax} is not encapsulated", code="wrong-length")
+        return encapsulation.find_fragments(self._file, self._pixels.value, self._size, delimited=self._delimited)
+
+    @cached_property
+    def _spans(self) -> list[tuple[int, int]]:
+        fragments = self._fragments
+        marked = syntaxes.BY_UID[self.syntax].family in _END_MARKED
+
+        def ends_frame(index: int) -> bool:
+            return encapsulation.ends_with_marker(encapsulation.tail_of(fragments, self._file, index))
+
+        return encapsulation.frame_spans(fragments, self.number_of_frames, ends_frame=ends_frame if marked else None)
+
+    @cached_property
+    def _lengths(self) -> list[int] | None:
+        """Lengths of the codestreams without padding, where an Extended Offset Table states them."""
+        table = self._extended_offsets()
+        if table is None:
+            return None
+        if len(self._fragments.offsets):
+            # PS3.3 C.7.6.3.1.8 forbids it; pydicom leaves a stale one behind when it writes a basic table.
+            self.notes.append("the Extended Offset Table beside a Basic Offset Table was not looked at")
+            return None
+        return list(encapsulation.extended_lengths(self._fragments, *table, self.number_of_frames))
+
+    def _codestream(self, index: int) -> bytes:
+        first, stop = self._spans[index]
+        fragments = self._fragments
+        size = sum(fragments.lengths[first:stop])
+        if size > _MAX_EXPANSION * self.format.frame_bytes + _MAX_EXTRA_BYTES:
+            raise SourceError(
+                f"frame {index} has {size} bytes, far more than its {self.format.frame_bytes} without compression",
+                code="wrong-length",
+            )
+        if stop - first > 1:
+            return b"".join(fragments.read(self._file, number) for number in range(first, stop))
+        codestream = fragments.read(self._file, first)
+        return codestream if self._lengths is None else codestream[: self._lengths[index]]

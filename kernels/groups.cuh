@@ -1,0 +1,203 @@
+// Global memory in groups: each thread reads and writes 16 bytes at a time where addresses allow, and less, down to
+// bytes, where they do not. The frame's own bytes only: nothing beyond source_bytes or target_bytes is touched.
+#pragma once
+#include "device.cuh"
+#include "job.cuh"
+
+template <int WORDS>
+struct Words {
+    u32 at[WORDS];
+};
+
+// Cell `index` of SIZE bytes in little-endian words. Indices are constants after unrolling: no memory is used.
+template <int SIZE>
+__device__ __forceinline__ u32 get_cell(const u32* words, int index) {
+    if (SIZE == 4) return words[index];
+    const int byte = index * SIZE;
+    return words[byte / 4] >> (8 * (byte % 4)) & (SIZE == 1 ? 0xFFu : 0xFFFFu);
+}
+
+// `words` must be zero there before.
+template <int SIZE>
+__device__ __forceinline__ void put_cell(u32* words, int index, u32 value) {
+    const int byte = index * SIZE;
+    if (SIZE == 4) words[index] = value;
+    else words[byte / 4] |= (value & (SIZE == 1 ? 0xFFu : 0xFFFFu)) << (8 * (byte % 4));
+}
+
+// One cell at any address, least significant byte first.
+template <int SIZE>
+__device__ __forceinline__ u32 load_cell(u64 address) {
+    if (address % SIZE == 0) {
+        if (SIZE == 1) return load(global_at<const u8>(address));
+        if (SIZE == 2) return load(global_at<const u16>(address));
+        return load(global_at<const u32>(address));
+    }
+    u32 cell = 0;
+#pragma unroll
+    for (int byte = 0; byte < SIZE; byte++) cell |= u32(load(global_at<const u8>(address + byte))) << (8 * byte);
+    return cell;
+}
+
+// One sample at an address aligned to it.
+template <int SIZE>
+__device__ __forceinline__ void store_cell(u64 address, u32 value) {
+    if (SIZE == 1) global_at<u8>(address)[0] = u8(value);
+    else if (SIZE == 2) global_at<u16>(address)[0] = u16(value);
+    else global_at<u32>(address)[0] = value;
+}
+
+// The 4 * WORDS bytes at `address`, which lie within [begin, end).
+template <int WORDS>
+__device__ __forceinline__ Words<WORDS> read_words(u64 address, u64 begin, u64 end) {
+    Words<WORDS> words;
+    if (WORDS % 4 == 0 && address % 16 == 0) {
+#pragma unroll
+        for (int word = 0; word + 3 < WORDS; word += 4) {
+            const uint4 four = load(global_at<const uint4>(address + 4 * word));
+            words.at[word] = four.x;
+            words.at[word + 1] = four.y;
+            words.at[word + 2] = four.z;
+            words.at[word + 3] = four.w;
+        }
+    } else if (WORDS % 2 == 0 && address % 8 == 0) {
+#pragma unroll
+        for (int word = 0; word + 1 < WORDS; word += 2) {
+            const uint2 two = load(global_at<const uint2>(address + 4 * word));
+            words.at[word] = two.x;
+            words.at[word + 1] = two.y;
+        }
+    } else {
+        const u32 shift = 8 * u32(address % 4);
+        const u64 floor = address - address % 4;
+        if (!shift) {
+#pragma unroll
+            for (int word = 0; word < WORDS; word++) words.at[word] = load(global_at<const u32>(floor + 4 * word));
+        } else if (floor >= begin && floor + 4 * (WORDS + 1) <= end) {
+            u32 low = load(global_at<const u32>(floor));
+#pragma unroll
+            for (int word = 0; word < WORDS; word++) {
+                const u32 high = load(global_at<const u32>(floor + 4 * (word + 1)));
+                words.at[word] = __funnelshift_r(low, high, shift);
+                low = high;
+            }
+        } else {
+#pragma unroll
+            for (int word = 0; word < WORDS; word++) {
+                u32 value = 0;
+                for (int byte = 0; byte < 4; byte++)
+                    value |= u32(load(global_at<const u8>(address + 4 * word + byte))) << (8 * byte);
+                words.at[word] = value;
+            }
+        }
+    }
+    return words;
+}
+
+template <int WORDS>
+__device__ __forceinline__ void write_words(u64 address, const Words<WORDS>& words) {
+    if (WORDS % 4 == 0 && address % 16 == 0) {
+#pragma unroll
+        for (int word = 0; word + 3 < WORDS; word += 4) {
+            uint4 four;
+            four.x = words.at[word];
+            four.y = words.at[word + 1];
+            four.z = words.at[word + 2];
+            four.w = words.at[word + 3];
+            global_at<uint4>(address + 4 * word)[0] = four;
+        }
+    } else if (WORDS % 2 == 0 && address % 8 == 0) {
+#pragma unroll
+        for (int word = 0; word + 1 < WORDS; word += 2) {
+            uint2 two;
+            two.x = words.at[word];
+            two.y = words.at[word + 1];
+            global_at<uint2>(address + 4 * word)[0] = two;
+        }
+    } else if (address % 4 == 0) {
+#pragma unroll
+        for (int word = 0; word < WORDS; word++) store_cell<4>(address + 4 * word, words.at[word]);
+    } else if (address % 2 == 0) {
+#pragma unroll
+        for (int half = 0; half < 2 * WORDS; half++) store_cell<2>(address + 2 * half, get_cell<2>(words.at, half));
+    } else {
+#pragma unroll
+        for (int byte = 0; byte < 4 * WORDS; byte++) store_cell<1>(address + byte, get_cell<1>(words.at, byte));
+    }
+}
+
+// CELLS cells of SIZE bytes, of which the frame has the first `count`; the others are 0.
+template <int SIZE, int CELLS>
+__device__ __forceinline__ Words<SIZE * CELLS / 4> read_cells(const FrameJob& job, u64 offset, u32 count) {
+    if (count == CELLS)
+        return read_words<SIZE * CELLS / 4>(job.source + offset, job.source, job.source + job.source_bytes);
+    Words<SIZE * CELLS / 4> words = {};
+#pragma unroll
+    for (int i = 0; i < CELLS; i++)
+        if (i < int(count)) put_cell<SIZE>(words.at, i, load_cell<SIZE>(job.source + offset + i * SIZE));
+    return words;
+}
+
+// The first `count` of CELLS samples of SIZE bytes.
+template <int SIZE, int CELLS>
+__device__ __forceinline__ void write_cells(const FrameJob& job, u64 offset, u32 count,
+                                            const Words<SIZE * CELLS / 4>& words) {
+    if (count == CELLS) {
+        write_words<SIZE * CELLS / 4>(job.target + offset, words);
+    } else {
+#pragma unroll
+        for (int i = 0; i < CELLS; i++)
+            if (i < int(count)) store_cell<SIZE>(job.target + offset + i * SIZE, get_cell<SIZE>(words.at, i));
+    }
+}
+
+#if defined(__CUDACC__) || defined(GPUENC_SIMT)
+
+// Calls body(first item, number of items) for the groups of GROUP items that fall to this thread. The grid's x walks
+// groups, so the lanes of a warp touch neighbouring memory; all groups but the first and the last are whole.
+template <int GROUP, class Body>
+__device__ __forceinline__ void for_groups(u64 items, u32 skip, Body body) {
+    const u64 groups = (items + skip + GROUP - 1) / GROUP;
+    const u64 step = u64(gridDim.x) * blockDim.x;
+    for (u64 group = u64(blockIdx.x) * blockDim.x + threadIdx.x; group < groups; group += step) {
+        const u64 end = group * GROUP + GROUP - skip;
+        const u64 first = group ? end - GROUP : 0;
+        body(first, u32((end < items ? end : items) - first));
+    }
+}
+
+// Adds what the threads of a warp found to their frame's status. Called by all 32 lanes.
+__device__ __forceinline__ void report(GLOBAL(u64) status, u32 frame, const Found& found) {
+    if (!__any_sync(ALL_LANES, (found.cells | found.bits | found.fault) != 0)) return;
+    const u32 cells = warp_sum(found.cells);
+    const u32 bits = warp_or(found.bits);
+    const u32 fault = warp_or(found.fault);
+    if (threadIdx.x % 32 == 0) {
+        atomicAdd(status + u64(STATUS_WORDS) * frame, u64(cells));
+        atomicOr(status + (u64(STATUS_WORDS) * frame + 1), u64(fault) << 32 | bits);
+    }
+}
+
+// The fault of a job that cannot be done with parameters and buffers like these, 0 if it can.
+__device__ __forceinline__ u32 refuse(const FrameJob& job, u64 source_bytes, u64 target_bytes, u32 align, u32 group) {
+    if (job.items >> 40 || job.skip >= group || job.left > 31 || job.right > 31 || job.bit_offset > 7)
+        return FAULT_JOB;
+    if (job.target % align) return FAULT_JOB;
+    return job.source_bytes < source_bytes || job.target_bytes < target_bytes ? FAULT_TRUNCATED : 0;
+}
+
+// Calls body(job, first item, number of items, found) for this thread's part of every frame of the batch, and reports
+// what it found. An item has IN bytes in the source and OUT in the target, which is aligned to samples of ALIGN bytes.
+template <int GROUP, int IN, int OUT, int ALIGN, class Body>
+__device__ __forceinline__ void for_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status, Body body) {
+    for (u32 frame = blockIdx.y; frame < frames; frame += gridDim.y) {
+        const FrameJob job = jobs[frame];
+        Found found = {0, 0, refuse(job, job.items * IN, job.items * OUT, ALIGN, GROUP)};
+        if (!found.fault) for_groups<GROUP>(job.items, job.skip, [&](u64 first, u32 count) {
+            body(job, first, count, found);
+        });
+        report(status, frame, found);
+    }
+}
+
+#endif

@@ -1,0 +1,295 @@
+"""The engine's policy under scripted plug-ins: nothing lost, nothing believed, order kept, lanes gone at the end."""
+
+import gc
+import random
+import threading
+import time
+import zlib
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from gpuenc import engine
+from gpuenc.errors import EncodeFailed
+from gpuenc.frames import Encoded, Failure, Frame, FrameFormat, FrameRef
+from gpuenc.plugins import Limits, Plugin
+from gpuenc.syntaxes import find
+from gpuenc.targets import target
+
+# Raw deflate needs no codec of ours, so these tests stand on zlib alone.
+TARGET = target(find("deflated-image-frame"))
+FORMAT = FrameFormat(16, 16, 1, 16, 16, False, "MONOCHROME2")
+
+
+def frames(count, fmt=FORMAT):
+    rng = np.random.default_rng(1)
+    for index in range(count):
+        yield Frame(FrameRef("test", index), fmt, rng.integers(0, 256, fmt.frame_bytes, np.uint8))
+
+
+def deflate(frame):
+    packer = zlib.compressobj(1, zlib.DEFLATED, -15)
+    return packer.compress(frame.pixels.tobytes()) + packer.flush()
+
+
+def inflate(codestream):
+    return np.frombuffer(zlib.decompress(codestream, -15), np.uint8)
+
+
+class Scripted:
+    """A plug-in that does as `script(frame)` says, and remembers what it was given."""
+
+    def __init__(self, label, script=deflate, *, limits=None, whole=None):
+        self.label, self.script, self.whole = label, script, whole
+        self.limits = limits or Limits(frames=4, bytes=1 << 20, lanes=4, peak_factor=2.0)
+        self.opened = self.closed = 0
+        self.seen = []
+        self.lock = threading.Lock()
+
+    def plugin(self):
+        return Plugin(self.label, self.open)
+
+    def open(self, _target):
+        with self.lock:
+            self.opened += 1
+        return _Encoder(self)
+
+
+class _Encoder:
+    def __init__(self, owner):
+        self.owner, self.limits = owner, owner.limits
+
+    def encode(self, batch):
+        with self.owner.lock:
+            self.owner.seen.append([frame.ref.index for frame in batch])
+        if self.owner.whole:
+            return self.owner.whole(batch)
+        return [self._one(frame) for frame in batch]
+
+    def _one(self, frame):
+        made = self.owner.script(frame)
+        return made if isinstance(made, Failure) else Encoded(frame.ref, made, "whatever it says")
+
+    def close(self):
+        with self.owner.lock:
+            self.owner.closed += 1
+
+
+def refuse(frame):
+    return Failure(frame.ref, "codec-error", "x", "no")
+
+
+def run(count, *plugins, fmt=FORMAT, **options):
+    return list(engine.encode_frames(frames(count, fmt), TARGET, [p.plugin() for p in plugins], **options))
+
+
+def assert_right(results, count, fmt=FORMAT):
+    assert [r.ref.index for r in results] == list(range(count))
+    for result, frame in zip(results, frames(count, fmt), strict=True):
+        assert isinstance(result, Encoded), result
+        assert np.array_equal(inflate(result.codestream), frame.pixels)
+
+
+def lane_threads():
+    return [t for t in threading.enumerate() if t.name.startswith("gpuenc-lane")]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 64])
+def test_every_frame_comes_back_in_order(count, threads):
+    rng = random.Random(3)
+
+    def slowly(frame):
+        time.sleep(rng.random() * 0.003)
+        return deflate(frame)
+
+    plugin = Scripted("a", slowly)
+    assert_right(run(count, plugin, threads=threads), count)
+    assert plugin.opened == plugin.closed
+    assert not lane_threads()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_failed_frames_go_to_the_next_plugin_and_only_they(threads):
+    bad = {0, 5, 6, 17}
+    first = Scripted("first", lambda f: refuse(f) if f.ref.index in bad else deflate(f))
+    second = Scripted("second")
+    results = run(20, first, second, threads=threads)
+    assert_right(results, 20)
+    assert {r.ref.index for r in results if r.plugin == "second"} == bad
+    assert sorted(i for batch in second.seen for i in batch) == sorted(bad)
+    for result in results:
+        assert [f.plugin for f in result.refused] == (["x"] if result.ref.index in bad else [])
+
+
+def test_garbage_is_caught_by_verification_and_replaced():
+    def garbage(frame):
+        other = zlib.compressobj(1, zlib.DEFLATED, -15)
+        cells = frame.pixels.copy()
+        cells[7] ^= 1
+        return other.compress(cells.tobytes()) + other.flush()
+
+    results = run(9, Scripted("liar", garbage), Scripted("honest"), verify=True)
+    assert_right(results, 9)
+    assert all(r.plugin == "honest" and r.verified for r in results)
+    assert {r.refused[0].code for r in results} == {"verify-mismatch"}
+    assert "1 of" in results[0].refused[0].reason
+
+
+def test_without_verification_nothing_is_called_verified():
+    assert not any(r.verified for r in run(3, Scripted("a")))
+
+
+def test_output_that_is_no_codestream_at_all_is_a_failure_not_a_crash():
+    results = run(3, Scripted("liar", lambda _: b"\xff\xff\xff"), Scripted("honest"), verify=True)
+    assert_right(results, 3)
+    assert {r.refused[0].code for r in results} == {"undecodable"}
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        lambda batch: 1 / 0,
+        lambda batch: [],
+        lambda batch: [Encoded(batch[0].ref, b"x", "a")] * (len(batch) + 1),
+    ],
+    ids=["raises", "too few", "too many"],
+)
+def test_a_plugin_that_breaks_the_contract_loses_no_frame(whole):
+    results = run(10, Scripted("broken", whole=whole), Scripted("honest"))
+    assert_right(results, 10)
+    assert {r.refused[0].code for r in results} == {"plugin-error"}
+
+
+def test_when_all_fail_the_failure_says_what_each_said():
+    results = run(2, Scripted("a", refuse), Scripted("b", whole=lambda batch: 1 / 0))
+    assert all(isinstance(r, Failure) for r in results)
+    assert "no" in results[0].reason
+    assert "ZeroDivisionError" in results[0].reason
+
+
+def test_what_is_the_frames_own_fault_is_not_tried_again():
+    fmt = FrameFormat(16, 16, 1, 16, 12, False, "MONOCHROME2")
+    blame = Scripted("a", lambda f: Failure(f.ref, "values-outside-bits-stored", "a", "outside"))
+    second = Scripted("b")
+    results = run(3, blame, second, fmt=fmt)
+    assert [r.code for r in results] == ["values-outside-bits-stored"] * 3
+    assert not second.seen
+
+
+def test_a_format_that_the_syntax_does_not_allow_never_reaches_a_plugin():
+    fmt = FrameFormat(16, 16, 1, 8, 8, False, "HSV")
+    plugin = Scripted("a")
+    results = run(2, plugin, fmt=fmt)
+    assert [r.code for r in results] == ["format-not-allowed"] * 2
+    assert not plugin.seen
+
+
+def test_no_plugin_is_an_error():
+    with pytest.raises(EncodeFailed, match="No plug-in"):
+        run(1)
+
+
+def test_formats_may_change_from_frame_to_frame():
+    other = FrameFormat(3, 5, 1, 8, 8, False, "MONOCHROME2")
+    mixed = [f for pair in zip(frames(6), frames(6, other), strict=True) for f in pair]
+    plugin = Scripted("a")
+    results = list(engine.encode_frames(iter(mixed), TARGET, [plugin.plugin()], threads=3))
+    for result, frame in zip(results, mixed, strict=True):
+        assert np.array_equal(inflate(result.codestream), frame.pixels)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_frames_are_read_only_as_they_are_needed(threads):
+    limits = Limits(frames=2, bytes=1 << 20, lanes=4, peak_factor=2.0)
+    read = []
+
+    def source():
+        for frame in frames(1000):
+            read.append(frame.ref.index)
+            yield frame
+
+    results = engine.encode_frames(source(), TARGET, [Scripted("a", limits=limits).plugin()], threads=threads)
+    assert not read
+    for wanted in range(50):
+        next(results)
+        # Each lane's batch, the two that wait, and the one being handed out.
+        assert len(read) <= wanted + 1 + (threads + 4) * limits.frames
+    results.close()
+
+
+@pytest.mark.parametrize("budget_frames", [1, 3, 10])
+def test_the_byte_budget_bounds_what_is_in_flight(budget_frames):
+    size = FORMAT.frame_bytes
+    factor = 2.0
+    limits = Limits(frames=4, bytes=1 << 20, lanes=4, peak_factor=factor)
+    gate = threading.Event()
+    inside = 0
+    most = 0
+    lock = threading.Lock()
+
+    def measured(frame):
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        gate.wait(0.002)
+        with lock:
+            inside -= 1
+        return deflate(frame)
+
+    budget = int(budget_frames * size * factor)
+    plugin = Scripted("a", measured, limits=limits)
+    results = list(engine.encode_frames(frames(40), TARGET, [plugin.plugin()], threads=4, memory_bytes=budget))
+    assert_right(results, 40)
+    assert most <= budget_frames
+    assert max(len(batch) for batch in plugin.seen) <= budget_frames
+
+
+def test_a_frame_larger_than_the_budget_goes_alone():
+    results = run(3, Scripted("a"), threads=2, memory_bytes=1)
+    assert_right(results, 3)
+
+
+@pytest.mark.parametrize("leave", ["close", "raise", "forget"])
+def test_lanes_stop_when_the_consumer_does(leave):
+    plugin = Scripted("a", lambda f: (time.sleep(0.001), deflate(f))[1])
+    results = engine.encode_frames(frames(500), TARGET, [plugin.plugin()], threads=4)
+    if leave == "raise":
+        with pytest.raises(KeyError):  # noqa: PT012
+            for result in results:
+                if result.ref.index == 20:
+                    raise KeyError
+        # the generator lives on in the exception's traceback until it is let go
+        results.close()
+    else:
+        list(islice(results, 20))
+        if leave == "close":
+            results.close()
+        else:
+            del results
+            gc.collect()
+    assert not lane_threads()
+    assert plugin.opened == plugin.closed > 0
+    assert sum(len(batch) for batch in plugin.seen) < 100
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_an_error_in_the_source_stops_the_run(threads):
+    def source():
+        yield from frames(10)
+        raise OSError("the disk is gone")
+
+    plugin = Scripted("a")
+    results = engine.encode_frames(source(), TARGET, [plugin.plugin()], threads=threads)
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(results)
+    assert not lane_threads()
+    assert plugin.opened == plugin.closed
+
+
+def test_no_more_lanes_than_the_plugin_wants():
+    plugin = Scripted("a", limits=Limits(frames=1, bytes=1, lanes=2, peak_factor=1.0))
+    assert_right(run(40, plugin, threads=16), 40)
+    assert plugin.opened <= 2
