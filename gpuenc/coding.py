@@ -137,6 +137,19 @@ def _without_transform(chosen: Target, fmt: FrameFormat, photometric: str, mct: 
     )
 
 
+def _whole_precision(syntax: Syntax, fmt: FrameFormat) -> bool:
+    """Whether the codestream's precision is Bits Allocated: what every decoder tried reads right.
+
+    The evidence is in tests/conformance/README.md. JPEG-LS and JPEG XL know no sign, so signed samples go as whole
+    cells; and gdcm and dcmdjpls misread JPEG-LS of up to 8 bits that does not fill its cells.
+    """
+    if syntax.precision == "allocated":
+        return True
+    if syntax.family == "jpeg-ls":
+        return fmt.signed or fmt.bits_stored <= 8
+    return syntax.family == "jpegxl" and fmt.signed
+
+
 def _row(chosen: Target, fmt: FrameFormat) -> Row:
     syntax = chosen.syntax
     same_colour = [
@@ -199,9 +212,7 @@ def coding(chosen: Target, fmt: FrameFormat) -> Coding:
         precision, cell_bits, signed, samples = 8, 8, False, 3
     else:
         samples, signed = fmt.samples, fmt.signed
-        # JPEG-LS and JPEG XL know no sign: whole cells are what every decoder tried reads right.
-        whole = syntax.precision == "allocated" or (signed and syntax.family in ("jpeg-ls", "jpegxl"))
-        precision = fmt.bits_allocated if whole else fmt.bits_stored
+        precision = fmt.bits_allocated if _whole_precision(syntax, fmt) else fmt.bits_stored
         cell_bits = next(bits for bits in (8, 16, 32) if precision <= bits)
     levels = _levels(syntax, fmt.rows, fmt.columns, precision) if syntax.jpeg2000 else 0
     return Coding(

@@ -30,15 +30,20 @@ from gpuenc.errors import (
     ValuesOutsideBitsStored,
 )
 from gpuenc.frames import Coded, Encoded, Failure, Frame
+from gpuenc.syntaxes import keeps_jpeg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from gpuenc.coding import Coding
     from gpuenc.plugins import BatchEncoder, Plugin
     from gpuenc.targets import Target
 
 LOGGER = logging.getLogger(__name__)
+# What a plug-in raised is in its frames' failures; the traceback is for those who set up logging.
+logging.getLogger("gpuenc").addHandler(logging.NullHandler())
 
 # The frame's own fault, whichever plug-in noticed: another one would have to cut or guess.
 FINAL_CODES = frozenset(
@@ -204,9 +209,13 @@ class _Lane:
         ]
 
     def _native(self, frame: Frame) -> Frame:
-        if isinstance(frame.pixels, Coded) and not _stays_coded(frame.pixels, self._target):
-            return self._decode(frame)
-        return frame
+        coded = isinstance(frame.pixels, Coded)
+        if self._target.syntax.recompresses_jpeg and not (coded and _stays_coded(frame.pixels, self._target)):
+            raise FormatNotAllowed(
+                f"'{self._target.syntax.keyword}' ({self._target.syntax.clause}) takes frames of JPEG Baseline or JPEG "
+                "Extended, and no others"
+            )
+        return self._decode(frame) if coded and not _stays_coded(frame.pixels, self._target) else frame
 
     def _encoder(self, plugin: Plugin) -> BatchEncoder:
         if plugin.label not in self._encoders:
@@ -245,10 +254,9 @@ class _Lane:
         return Encoded(frame.ref, codestream, plugin.label, verified)
 
 
-def _stays_coded(coded: Coded, target: Target) -> bool:
-    """Whether the JPEG codestream itself is what is re-compressed or restored (PS3.5 A.4.12)."""
-    recompressed = "1.2.840.10008.1.2.4.111"
-    return target.syntax.recompresses_jpeg or (coded.syntax == recompressed and target.syntax.family == "jpeg")
+def _stays_coded(pixels: NDArray[np.uint8] | Coded, target: Target) -> bool:
+    """Whether these are a JPEG codestream that is itself re-compressed, or restored (PS3.5 A.4.12)."""
+    return isinstance(pixels, Coded) and keeps_jpeg(pixels.syntax, target.syntax)
 
 
 def _compare(codestream: bytes, frame: Frame, target: Target, wanted: Coding) -> None:

@@ -101,15 +101,16 @@ _JPEG_LS = (
     Row(("YBR_FULL",), 3, (8,), range(2, 9), (False,)),
     Row(("YBR_FULL_422",), 3, (8,), range(2, 9), (False,), encoded="YBR_FULL"),
 )
-# OpenJPEG is silently wrong above 26 bits, and nothing else here encodes Part 1.
-_TO_26 = range(1, 27)
+# OpenJPEG is silently wrong from 26 bits on, and nothing else here encodes Part 1.
+_TO_25 = range(1, 26)
 _TO_32 = range(1, 33)
 _TO_31 = range(1, 32)  # the reversible colour transform needs one bit more than the samples
 
 
 def _jpeg2000(mono: range, colour: range) -> tuple[Row, ...]:
     return (
-        Row(MONO, 1, (1, 8, 16, 32), mono),
+        Row(MONO, 1, (1,), range(1, 2), (False,)),
+        Row(MONO, 1, (8, 16, 32), mono),
         Row(("PALETTE COLOR",), 1, (8, 16), _TO_16, (False,), lossless_only=True),
         Row(("PALETTE COLOR",), 1, (8, 16), _TO_16, (False,), encoded="YBR_ICT", mct=True, lossy_only=True),
         Row(("RGB", "YBR_RCT"), 3, (8, 16, 32), colour, (False,), "YBR_RCT", mct=True, lossless_only=True),
@@ -119,7 +120,7 @@ def _jpeg2000(mono: range, colour: range) -> tuple[Row, ...]:
     )
 
 
-_J2K = _jpeg2000(_TO_26, range(1, 26))
+_J2K = _jpeg2000(_TO_25, range(1, 25))
 _HT = _jpeg2000(_TO_32, _TO_31)
 _JXL_LOSSLESS = (
     Row(MONO, 1, (8, 16), _TO_16),
@@ -127,7 +128,8 @@ _JXL_LOSSLESS = (
     Row(("RGB",), 3, (8, 16), _TO_16, (False,)),
 )
 _ANY_NATIVE = (
-    Row(MONO, 1, (1, 8, 16, 32), _TO_32),
+    Row(MONO, 1, (1,), range(1, 2), (False,)),
+    Row(MONO, 1, (8, 16, 32), _TO_32),
     Row(("PALETTE COLOR",), 1, (8, 16), _TO_16, (False,)),
     Row(("RGB", "YBR_FULL"), 3, (8, 16, 32), _TO_32, (False,)),
     Row(("YBR_FULL_422",), 3, (8,), range(1, 9), (False,)),
@@ -137,7 +139,8 @@ TABLE: tuple[Syntax, ...] = (
     Syntax(
         "1.2.840.10008.1.2.5", "RLELossless", "rle", "rle", "never",
         (
-            Row(MONO, 1, (1, 8, 16), _TO_16),
+            Row(MONO, 1, (1,), range(1, 2), (False,)),
+            Row(MONO, 1, (8, 16), _TO_16),
             Row(("PALETTE COLOR",), 1, (8, 16), _TO_16, (False,)),
             Row(("RGB",), 3, (8, 16), _TO_16, (False,)),
             Row(("YBR_FULL",), 3, (8,), range(1, 9), (False,)),
@@ -258,3 +261,13 @@ def find(name: str) -> Syntax:
         raise UnknownSyntax(
             f"'{name}' is not a transfer syntax that gpuenc can write; choose one of: {known}"
         ) from None
+
+
+_DCT_JPEGS = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+
+
+def keeps_jpeg(source_uid: str, syntax: Syntax) -> bool:
+    """Return whether a JPEG codestream goes on as it is: into JPEG XL, or out of it again (PS3.5 A.4.12)."""
+    if syntax.recompresses_jpeg:
+        return source_uid in _DCT_JPEGS
+    return syntax.uid in _DCT_JPEGS and source_uid in BY_UID and BY_UID[source_uid].recompresses_jpeg

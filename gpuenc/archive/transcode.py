@@ -24,6 +24,7 @@ from gpuenc.dicom.writer import OutputFile
 from gpuenc.encoder import chain, error_of
 from gpuenc.errors import DestinationError, GpuencError, SourceError, ValuesOutsideBitsStored
 from gpuenc.frames import Failure
+from gpuenc.syntaxes import keeps_jpeg
 
 if TYPE_CHECKING:
     import threading
@@ -135,7 +136,7 @@ def _transcode(item: Item, job: Job, stop: threading.Event) -> Record:
     with source:
         if source.syntax == job.target.syntax.uid:
             return _copied(item, job, "already-encoded", "it has the target's transfer syntax", source.syntax)
-        if job.keep_lossy and source.lossy and not _keeps_jpeg(source, job.target):
+        if job.keep_lossy and source.lossy and not keeps_jpeg(source.syntax, job.target.syntax):
             return _copied(item, job, "lossy-source", "its pixels are lossy already", source.syntax)
         try:
             return _encoded(source, item, job, job.target, stop)
@@ -143,15 +144,6 @@ def _transcode(item: Item, job: Job, stop: threading.Event) -> Record:
             if not job.whole_cells:
                 return _copied(item, job, error.code, str(error), source.syntax)
         return _encoded(source, item, job, replace(job.target, whole_cells=True), stop)
-
-
-def _keeps_jpeg(source: DicomFile, target: Target) -> bool:
-    """Whether a lossy JPEG goes on without losing more, into JPEG XL or back (PS3.5 A.4.12)."""
-    recompression = "1.2.840.10008.1.2.4.111"
-    jpegs = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
-    return (target.syntax.recompresses_jpeg and source.syntax in jpegs) or (
-        source.syntax == recompression and target.syntax.uid in jpegs
-    )
 
 
 def _encoded(source: DicomFile, item: Item, job: Job, target: Target, stop: threading.Event) -> Record:
@@ -213,7 +205,7 @@ def _encoded(source: DicomFile, item: Item, job: Job, target: Target, stop: thre
 def _cells(source: DicomFile, target: Target) -> FrameFormat:
     """Return the format of the native cells that are encoded."""
     cells = decoded_format(source.syntax, source.format) if source.compressed else source.format
-    if _keeps_jpeg(source, target):
+    if keeps_jpeg(source.syntax, target.syntax):
         cells = source.format
     if cells.photometric == "PALETTE COLOR" and not target.lossless:
         cells = replace(cells, palette=source.palette)

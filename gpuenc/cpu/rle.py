@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
 HEADER = struct.Struct("<16I")
 MOST_SEGMENTS = 15
-# Encoders disagree about how a segment ends: they pad to 4 or more bytes, or repeat the header's last word. More than
-# this is no padding but another image size.
-_MOST_EXCESS_BYTES = 64
+# Encoders pad a segment to whole words, or by a zero too many. More than that is another image size.
+_MOST_EXCESS_BYTES = 8
 
 
 def encode(samples: NDArray[Any]) -> bytes:
@@ -45,7 +44,7 @@ def encode(samples: NDArray[Any]) -> bytes:
     count = cells.shape[2] * size
     if count > MOST_SEGMENTS:
         raise CodecError(f"RLE Lossless has room for {MOST_SEGMENTS} segments and {count} are needed (PS3.5 G.5)")
-    unsigned = cells.view(f"u{size}")
+    unsigned = cells.view(f"{samples.dtype.byteorder}u{size}")
     segments: list[bytes] = []
     for sample in range(cells.shape[2]):
         for byte in reversed(range(size)):

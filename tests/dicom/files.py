@@ -32,12 +32,13 @@ def every() -> tuple[Path, ...]:
 
 @cache
 def readable() -> tuple[Path, ...]:
-    """Return those that `DicomFile` opens."""
+    """Return those that `DicomFile` opens and whose Pixel Data is complete."""
     found = []
     for path in every():
         try:
-            with DicomFile(path):
-                found.append(path)
+            with DicomFile(path) as source:
+                assert source.pixel_bytes > 0
+            found.append(path)
         except GpuencError:
             continue
     return tuple(found)

@@ -118,9 +118,6 @@ def test_frames_agree_with_pydicom_for_every_file():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's, about the values of its odd files
             ds = dcmread(path, force=True)
-            if path.name == "emri_small_jpeg_2k_lossless_too_short.dcm":
-                assert "PixelData" not in ds  # the file ends before the delimiter
-                continue
             value = ds["PixelData"].value
             number = get_nr_frames(ds)
         with DicomFile(path) as source:

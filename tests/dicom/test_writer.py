@@ -17,10 +17,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames, parse_basic_offsets
 
-from gpuenc.dicom import fragments, writer
+from gpuenc.dicom import atomic, fragments
+from gpuenc.dicom.atomic import TEMPORARY_SUFFIX
 from gpuenc.dicom.header import Header
 from gpuenc.dicom.source import DicomFile, frames_of
-from gpuenc.dicom.writer import TEMPORARY_SUFFIX, OutputFile, encapsulate
+from gpuenc.dicom.writer import OutputFile, encapsulate
 from gpuenc.errors import DestinationError
 from gpuenc.frames import FrameFormat
 from gpuenc.syntaxes import find
@@ -165,9 +166,9 @@ def test_frames_must_add_up(tmp_path):
         output.put(b"cd")
         with pytest.raises(ValueError, match="only 2"):
             output.put(b"ef")
-    with OutputFile(tmp_path / "x.dcm", head(), find("native"), 2, cells=CELLS) as output:
-        with pytest.raises(ValueError, match="9 bytes"):
-            output.put(b"too short")
+    native = OutputFile(tmp_path / "x.dcm", head(), find("native"), 2, cells=CELLS)
+    with native, pytest.raises(ValueError, match="9 bytes"):
+        native.put(b"too short")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -281,13 +282,13 @@ def test_data_is_on_disk_before_the_name_and_the_name_before_the_end(tmp_path, m
 
 def test_the_mode_is_that_of_the_umask(tmp_path):
     before = os.umask(0o027)
-    writer._umask.cache_clear()
+    atomic._umask.cache_clear()
     try:
         written(tmp_path / "x.dcm")
         assert os.umask(0o027) == 0o027
     finally:
         os.umask(before)
-        writer._umask.cache_clear()
+        atomic._umask.cache_clear()
     assert stat.S_IMODE((tmp_path / "x.dcm").stat().st_mode) == 0o640
 
 
