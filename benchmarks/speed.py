@@ -154,7 +154,9 @@ def transcode_against_pydicom(rounds: int) -> dict[str, object]:
     print(f"pydicom's loop {result['pydicom_j2k_files_s']:.1f} files/s")
     for kind in ("verified", "unverified"):
         times = result[f"{kind}_over_pydicom"]["median"]
-        print(f"transcode, {kind}: {result[f'transcode_htj2k_{kind}_files_s']:.1f} files/s = {times:.1f} × pydicom's loop")
+        print(
+            f"transcode, {kind}: {result[f'transcode_htj2k_{kind}_files_s']:.1f} files/s = {times:.1f} × pydicom's loop"
+        )
     return result
 
 

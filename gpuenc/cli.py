@@ -108,6 +108,7 @@ def transcode(
     from gpuenc.archive.job import run
     from gpuenc.archive.progress import Display
     from gpuenc.archive.transcode import Job
+    from gpuenc.engine import usable_cores
 
     target = _target(to, quality, psnr, ratio, near, lossless)
     missing = [source for source in sources if not source.exists()]
@@ -125,7 +126,7 @@ def transcode(
             destination=output,
             target=target,
             plugin=plugin,
-            jobs=jobs or len(os.sched_getaffinity(0)),
+            jobs=jobs or usable_cores(),
             verify=verify is Verify.ALL,
             keep_lossy=lossy_sources is LossySources.KEEP,
             whole_cells=out_of_range is OutOfRange.WHOLE_CELLS,

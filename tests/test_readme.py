@@ -27,17 +27,22 @@ LOSS = {"never": "lossless", "option": "lossless or lossy", "always": "lossy"}
 
 def formats(syntax: Syntax) -> str:
     """Return which Photometric Interpretations are taken with which Bits Stored."""
-    stored: dict[str, str] = {}
+    stored: dict[str, set[int]] = {}
     for row in syntax.rows:
-        first, last = row.stored[0], row.stored[-1]
         for name in row.photometric:
-            bits = str(first) if first == last else f"{first}–{last}"
-            stored[name] = bits if stored.get(name, bits) == bits else f"{stored[name]}, {bits}"
+            stored.setdefault(name, set()).update(row.stored)
     names: dict[str, list[str]] = {}
     for name, bits in stored.items():
-        names.setdefault(bits, []).append(name)
+        names.setdefault(ranges(bits), []).append(name)
     text = "; ".join(f"{', '.join(group)}: {bits}" for bits, group in names.items())
     return text.replace("MONOCHROME1, MONOCHROME2", "MONOCHROME1/2")
+
+
+def ranges(numbers: set[int]) -> str:
+    """Return numbers as people write them: {1, 2, 3, 8} as 1–3, 8."""
+    firsts = [number for number in sorted(numbers) if number - 1 not in numbers]
+    lasts = [number for number in sorted(numbers) if number + 1 not in numbers]
+    return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in zip(firsts, lasts, strict=True))
 
 
 def line(syntax: Syntax) -> str:

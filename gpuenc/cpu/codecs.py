@@ -44,7 +44,7 @@ _CODECS: dict[Family, str] = {
 }
 _BATCH_BYTES = 2 << 20
 _BATCH_FRAMES = 1024
-# Peak memory of one call over the frame's native bytes, measured on 2048 x 2048 pixels of noise and rounded up: samples,
+# Peak memory of one call over the frame's native bytes, measured on 2048 x 2048 pixels of noise, rounded up: samples,
 # the codec's own arrays (32-bit integers or floats in some), the codestream. Frames of 1 bit take 8 times as much.
 _PEAK_FACTORS: dict[Family, float] = {
     "native": 2,

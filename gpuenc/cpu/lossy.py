@@ -75,47 +75,35 @@ def least(
     CodecError
         No setting within the bounds meets the demand.
     """
-    best: tuple[float, bytes] | None = None
+    best: bytes | None = None
     # Settings known to fall short and to suffice, with their excess.
     short: tuple[float, float] | None = None
     enough: tuple[float, float] | None = None
     setting = min(max(start, low), high)
-    for _ in range(_MOST_ENCODES):
+    for attempt in range(_MOST_ENCODES):
         codestream = encode(setting)
         beyond = min(excess(codestream), _FAR)
         if beyond >= 0:
-            enough = setting, beyond
-            if best is None or beyond < best[0]:
-                best = beyond, codestream
+            enough, best = (setting, beyond), codestream
             if beyond <= tolerance or setting <= low:
                 break
         else:
             short = setting, beyond
             if setting >= high:
                 break
-        if short and enough and enough[0] - short[0] < _CLOSE:
-            break
-        setting = _next(setting, beyond, short, enough, slope, tolerance, low, high)
+        if short and enough:
+            if enough[0] - short[0] < _CLOSE:
+                break
+            setting = _between(short, enough, tolerance / 2, halve=attempt % 2 == 1)
+        else:
+            setting = min(max(setting - (beyond - tolerance / 2) / slope, low), high)
+            slope /= 2  # the guess was too small, so the next step goes further
     if best is None:
         raise CodecError("the quality or ratio asked for cannot be reached for this image")
-    return best[1]
+    return best
 
 
-def _next(
-    setting: float,
-    beyond: float,
-    short: tuple[float, float] | None,
-    enough: tuple[float, float] | None,
-    slope: float,
-    tolerance: float,
-    low: float,
-    high: float,
-) -> float:
-    """Return the setting to try next: by interpolation once both sides are known, else along `slope`."""
-    aim = tolerance / 2
-    if short and enough:
-        width = enough[0] - short[0]
-        part = (aim - short[1]) / (enough[1] - short[1])
-        # Kept off the ends, so that a curved relation narrows the interval from both sides.
-        return short[0] + width * min(max(part, 0.1), 0.9)
-    return min(max(setting - (beyond - aim) / slope, low), high)
+def _between(short: tuple[float, float], enough: tuple[float, float], aim: float, *, halve: bool) -> float:
+    """Return the setting to try next: by interpolation, or halfway, since a curve can defeat interpolation."""
+    part = 0.5 if halve else (aim - short[1]) / (enough[1] - short[1])
+    return short[0] + (enough[0] - short[0]) * min(max(part, 0.05), 0.95)

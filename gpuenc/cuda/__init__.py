@@ -1,1 +1,1 @@
-"""CUDA: the kernels of ``kernels/`` and what launches them. Nothing is imported, compiled or probed by importing this."""
+"""CUDA: the kernels of ``kernels/`` and what launches them. Importing this imports, compiles and probes nothing."""

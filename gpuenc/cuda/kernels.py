@@ -117,25 +117,26 @@ def sources_root() -> Traversable:
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "kernels"
 
 
-def read_source(name: str, root: Traversable | None = None) -> str:
-    """Return a source as one text, each of its own headers inlined once, with ``#line`` for messages and profilers.
+def read_source(*names: str, root: Traversable | None = None) -> str:
+    """Return sources as one text, each header of ours inlined once, with ``#line`` for messages and profilers.
 
     CuPy's cache on disk goes by this text: what a compiler would fetch through an include path it would not see, and
     a changed header would run the old binary.
 
     Parameters
     ----------
-    name : str
-        File name, such as ``"samples.cu"``.
+    *names : str
+        File names, such as ``"samples.cu"``.
     root : Traversable, optional
         The folder; by default `sources_root`.
 
     Raises
     ------
     FileNotFoundError
-        It, or a header it includes, is not there.
+        One of them, or a header it includes, is not there.
     """
-    return "".join(_inlined(root or sources_root(), name, set()))
+    seen: set[str] = set()
+    return "".join(line for name in names for line in _inlined(root or sources_root(), name, seen))
 
 
 def _inlined(root: Traversable, name: str, seen: set[str]) -> list[str]:

