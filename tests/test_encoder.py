@@ -87,7 +87,7 @@ class TestIsPydicoms:
         encoder = gpuenc.Encoder(RLELossless)
         assert encoder.available_plugins == ()
         assert not encoder.is_available
-        with pytest.raises(RuntimeError, match="all plugins are missing dependencies"):
+        with pytest.raises(RuntimeError, match=r"all plugins are missing dependencies"):
             encoder.encode(np.zeros((2, 2), np.uint8))
 
     def test_plugins_come_and_go(self):
@@ -96,25 +96,25 @@ class TestIsPydicoms:
         encoder.add_plugins([("native", ("pydicom.pixels.encoders.native", "_encode_frame"))])
         assert encoder.available_plugins == ("native", "ours")
         assert encoder.labels == ("ours", "native")
-        with pytest.raises(ValueError, match="already has a plugin named 'ours'"):
+        with pytest.raises(ValueError, match=r"already has a plugin named 'ours'"):
             encoder.add_plugin("ours", OURS)
         encoder.remove_plugin("ours")
         assert encoder.available_plugins == ("native",)
-        with pytest.raises(ValueError, match="Unable to remove 'ours'"):
+        with pytest.raises(ValueError, match=r"Unable to remove 'ours'"):
             encoder.remove_plugin("ours")
 
     def test_bad_plugins(self):
         encoder = gpuenc.Encoder(RLELossless)
-        with pytest.raises(ModuleNotFoundError, match="No module named 'nowhere'"):
+        with pytest.raises(ModuleNotFoundError, match=r"No module named 'nowhere'"):
             encoder.add_plugin("x", ("nowhere", "f"))
-        with pytest.raises(AttributeError, match="nothing_here"):
+        with pytest.raises(AttributeError, match=r"nothing_here"):
             encoder.add_plugin("x", ("gpuenc.cpu.codecs", "nothing_here"))
-        with pytest.raises(AttributeError, match="is_available"):
+        with pytest.raises(AttributeError, match=r"is_available"):
             encoder.add_plugin("x", ("json", "loads"))
         assert encoder.available_plugins == ()
 
     def test_unknown_label(self):
-        with pytest.raises(ValueError, match="No plugin named 'nope' has been added to 'RLELosslessEncoder'"):
+        with pytest.raises(ValueError, match=r"No plugin named 'nope' has been added to 'RLELosslessEncoder'"):
             gpuenc.get_encoder(RLELossless).encode(np.zeros((2, 2), np.uint8), encoding_plugin="nope")
 
     def test_missing_dependencies_name_the_extra(self, monkeypatch):
@@ -126,7 +126,7 @@ class TestIsPydicoms:
         (line,) = encoder.missing_dependencies
         assert "numpy and pyjpegls>=1.3" in line
         assert "pip install 'gpuenc[pyjpegls]'" in line
-        with pytest.raises(RuntimeError, match="missing dependencies"):
+        with pytest.raises(RuntimeError, match=r"missing dependencies"):
             encoder.encode(np.zeros((2, 2), np.uint8), encoding_plugin="pyjpegls")
 
     def test_every_syntax_has_an_encoder(self):
@@ -137,7 +137,7 @@ class TestIsPydicoms:
 
     @pytest.mark.parametrize("uid", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, "1.2.3"])
     def test_no_encoder_for_what_is_not_compressed(self, uid):
-        with pytest.raises(NotImplementedError, match="No pixel data encoders have been implemented for"):
+        with pytest.raises(NotImplementedError, match=r"No pixel data encoders have been implemented for"):
             gpuenc.get_encoder(uid)
 
     def test_kwargs_from_ds(self):
@@ -153,10 +153,10 @@ class TestIsPydicoms:
             "photometric_interpretation": "MONOCHROME2",
         }
         del ds.Rows
-        with pytest.raises(AttributeError, match="missing from the dataset: 'Rows'"):
+        with pytest.raises(AttributeError, match=r"missing from the dataset: 'Rows'"):
             gpuenc.Encoder.kwargs_from_ds(ds)
         ds.Rows = None
-        with pytest.raises(ValueError, match="VM of 0: 'Rows'"):
+        with pytest.raises(ValueError, match=r"VM of 0: 'Rows'"):
             gpuenc.Encoder.kwargs_from_ds(ds)
 
 
@@ -183,14 +183,14 @@ class TestBothCallStyles:
         assert np.array_equal(decode(HTJ2KLossless, codestream, self.arr[1]), self.arr[1])
 
     def test_the_index_is_required(self):
-        with pytest.raises(ValueError, match="The 'index' of the frame to be encoded is required for multi-frame"):
+        with pytest.raises(ValueError, match=r"The 'index' of the frame to be encoded is required for multi-frame"):
             gpuenc.get_encoder(RLELossless).encode(self.arr)
 
     def test_the_index_is_checked(self):
         encoder = gpuenc.get_encoder(RLELossless)
-        with pytest.raises(ValueError, match="'index' must be greater than or equal to 0"):
+        with pytest.raises(ValueError, match=r"'index' must be greater than or equal to 0"):
             encoder.encode(self.arr, index=-1)
-        with pytest.raises(RuntimeError, match="no frame 3"):
+        with pytest.raises(RuntimeError, match=r"no frame 3"):
             encoder.encode(self.arr, index=3)
 
 
@@ -249,7 +249,7 @@ class TestArrays:
         codestream = encoder.encode(arr, bits_allocated=8, bits_stored=8)
         assert np.array_equal(decode(RLELossless, codestream, arr.astype(np.uint8)), arr)
         arr[0, 0] = 256
-        with pytest.raises(ValueError, match="outside the allowable range"):
+        with pytest.raises(ValueError, match=r"outside the allowable range"):
             encoder.encode(arr, bits_allocated=8, bits_stored=8)
 
     @pytest.mark.parametrize(
@@ -272,17 +272,17 @@ class TestArrays:
 
     @pytest.mark.parametrize("dtype", ["f4", "f8", "c8", "?"])
     def test_dtypes_that_are_no_integers(self, dtype):
-        with pytest.raises(ValueError, match="is not supported, must be a signed or unsigned integer type"):
+        with pytest.raises(ValueError, match=r"is not supported, must be a signed or unsigned integer type"):
             gpuenc.get_encoder(RLELossless).encode(np.zeros((4, 4), dtype))
 
     @pytest.mark.parametrize("shape", [(4,), (1, 1, 4, 4, 3)])
     def test_shapes_that_are_no_images(self, shape):
-        with pytest.raises(ValueError, match="D ndarrays"):
+        with pytest.raises(ValueError, match=r"D ndarrays"):
             gpuenc.get_encoder(RLELossless).encode(np.zeros(shape, np.uint8))
 
     @pytest.mark.parametrize("src", ["text", 3, None, [1, 2]])
     def test_other_types(self, src):
-        with pytest.raises(TypeError, match="'src' must be bytes, numpy.ndarray or pydicom.dataset.Dataset, not"):
+        with pytest.raises(TypeError, match=r"'src' must be bytes, numpy.ndarray or pydicom.dataset.Dataset, not"):
             gpuenc.get_encoder(RLELossless).encode(src)
 
 
@@ -296,14 +296,14 @@ class TestBuffers:
             assert np.array_equal(decode(RLELossless, codestream, frame), frame)
 
     def test_a_description_is_required(self):
-        with pytest.raises(AttributeError, match="Missing required element"):
+        with pytest.raises(AttributeError, match=r"Missing required element"):
             gpuenc.get_encoder(RLELossless).encode(b"\0" * 4)
 
     def test_too_short(self):
         arr = np.zeros((4, 4), np.uint8)
-        with pytest.raises(ValueError, match="15 bytes actual vs. 16 expected"):
+        with pytest.raises(ValueError, match=r"15 bytes actual vs. 16 expected"):
             gpuenc.get_encoder(RLELossless).encode(b"\0" * 15, **described(arr))
-        with pytest.raises(ValueError, match="15 bytes actual vs. 16 expected"):
+        with pytest.raises(ValueError, match=r"15 bytes actual vs. 16 expected"):
             gpuenc.get_encoder(RLELossless).encode(b"\0" * 15, validate=False, **described(arr))
 
 
@@ -332,13 +332,13 @@ class TestDatasets:
         ds = read("MR_small_RLE.dcm")
         encoder = gpuenc.get_encoder(HTJ2KLossless)
         assert encoder.encode(ds, decoding_plugin="pylibjpeg") == encoder.encode(ds)
-        with pytest.raises(RuntimeError, match="No plugin named 'nope'"):
+        with pytest.raises(RuntimeError, match=r"No plugin named 'nope'"):
             encoder.encode(ds, decoding_plugin="nope")
 
     def test_a_missing_element(self):
         ds = read("CT_small.dcm")
         del ds.BitsAllocated
-        with pytest.raises((AttributeError, ValueError), match="Bits ?Allocated"):
+        with pytest.raises((AttributeError, ValueError), match=r"Bits ?Allocated"):
             gpuenc.get_encoder(RLELossless).encode(ds)
 
     def test_the_dataset_says_what_the_codestream_is_to_be(self):
@@ -456,7 +456,7 @@ class TestIterEncode:
         encoder.add_plugin("mine", OURS)
         again = pickle.loads(pickle.dumps(encoder))
         assert again.labels == ("mine",)
-        assert again.UID == RLELossless
+        assert str(again.UID) == str(RLELossless)
 
 
 def _encode_all(encoder, arr):
