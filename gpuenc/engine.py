@@ -33,11 +33,12 @@ from gpuenc.frames import Coded, Encoded, Failure, Frame
 from gpuenc.syntaxes import keeps_jpeg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from gpuenc.coding import Coding
+    from gpuenc.frames import FrameFormat
     from gpuenc.plugins import BatchEncoder, Plugin
     from gpuenc.targets import Target
 
@@ -180,20 +181,29 @@ class _Lane:
 
     def encode(self, batch: Sequence[Frame]) -> list[Encoded | Failure]:
         """Return one result per frame of a homogeneous batch, in order."""
-        results: list[Encoded | Failure | None] = [None] * len(batch)
-        try:
-            wanted = coding(self._target, batch[0].format)
-        except InvalidPixels as error:
-            return [Failure(frame.ref, error.code, "", str(error)) for frame in batch]
-        frames: dict[int, Frame] = {}
+        results: dict[int, Encoded | Failure] = {}
+        # Codestreams that one description covers may still decode to cells of several formats.
+        formats: dict[FrameFormat, dict[int, Frame]] = {}
         for place, frame in enumerate(batch):
             try:
-                frames[place] = self._native(frame)
+                native = self._native(frame)
+                formats.setdefault(native.format, {})[place] = native
             except GpuencError as error:
                 results[place] = Failure(frame.ref, error.code, "decoder", str(error))
+        for fmt, frames in formats.items():
+            results |= self._encode_cells(fmt, frames)
+        return [results[place] for place in range(len(batch))]
+
+    def _encode_cells(self, fmt: FrameFormat, frames: Mapping[int, Frame]) -> dict[int, Encoded | Failure]:
+        """Return one result per frame of native cells of one format."""
+        try:
+            wanted = coding(self._target, fmt)
+        except InvalidPixels as error:
+            return {place: Failure(frame.ref, error.code, "", str(error)) for place, frame in frames.items()}
+        results: dict[int, Encoded | Failure] = {}
         refused: dict[int, list[Failure]] = {place: [] for place in frames}
         for plugin in self._plugins:
-            waiting = [place for place in frames if results[place] is None]
+            waiting = [place for place in frames if place not in results]
             if not waiting:
                 break
             for place, result in zip(waiting, self._try(plugin, [frames[i] for i in waiting], wanted), strict=True):
@@ -203,10 +213,8 @@ class _Lane:
                     results[place] = result
                 else:
                     refused[place].append(result)
-        return [
-            result if result is not None else _all_failed(frame, refused[place])
-            for place, (frame, result) in enumerate(zip(batch, results, strict=True))
-        ]
+        failed = {place: _all_failed(frame, refused[place]) for place, frame in frames.items() if place not in results}
+        return results | failed
 
     def _native(self, frame: Frame) -> Frame:
         coded = isinstance(frame.pixels, Coded)

@@ -28,7 +28,7 @@
 template <int SIZE>
 __device__ void upsample_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) {
     constexpr int GROUP = 4 / SIZE;
-    for_frames<GROUP, 4 * SIZE, 6 * SIZE, SIZE>(
+    for_frames<GROUP, 4 * SIZE, 6 * SIZE>(
         jobs, frames, status, [](const FrameJob& job, u64 first, u32 count, Found& found) {
             const auto in = read_cells<SIZE, 4 * GROUP>(job, 4 * first * SIZE, 4 * count);
             Words<6> out = {};
@@ -54,7 +54,7 @@ __device__ void upsample_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(
 // items: pairs of pixels
 __device__ void downsample_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) {
     constexpr int GROUP = 4;
-    for_frames<GROUP, 6, 4, 1>(jobs, frames, status, [](const FrameJob& job, u64 first, u32 count, Found&) {
+    for_frames<GROUP, 6, 4>(jobs, frames, status, [](const FrameJob& job, u64 first, u32 count, Found&) {
         const auto in = read_cells<1, 6 * GROUP>(job, 6 * first, 6 * count);
         Words<4> out = {};
 #pragma unroll
@@ -73,7 +73,7 @@ __device__ void downsample_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBA
 template <int SIZE>
 __device__ void expand_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) {
     constexpr int GROUP = 16 / SIZE;
-    for_frames<GROUP, SIZE, 3, 1>(jobs, frames, status, [](const FrameJob& job, u64 first, u32 count, Found& found) {
+    for_frames<GROUP, SIZE, 3>(jobs, frames, status, [](const FrameJob& job, u64 first, u32 count, Found& found) {
         if (!job.entries || job.flags & SIGNED_SAMPLES) {
             found.fault = FAULT_JOB;
             return;
@@ -97,7 +97,7 @@ __device__ void expand_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u6
 template <bool TO_YBR>
 __device__ void convert_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) {
     constexpr int GROUP = 16;
-    for_frames<GROUP, 3, 3, 1>(jobs, frames, status, [](const FrameJob& job, u64 first, u32 count, Found&) {
+    for_frames<GROUP, 3, 3>(jobs, frames, status, [](const FrameJob& job, u64 first, u32 count, Found&) {
         const auto in = read_cells<1, 3 * GROUP>(job, 3 * first, 3 * count);
         Words<12> out = {};
 #pragma unroll
@@ -116,7 +116,7 @@ __device__ void convert_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u
 template <int SIZE, bool FORWARD>
 __device__ void transform_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) {
     constexpr int GROUP = 4;
-    for_frames<GROUP, 3 * SIZE, 12, 4>(jobs, frames, status, [](const FrameJob& job, u64 first, u32 count, Found& found) {
+    for_frames<GROUP, 3 * SIZE, 12>(jobs, frames, status, [](const FrameJob& job, u64 first, u32 count, Found& found) {
         const bool is_signed = !FORWARD || job.flags & SIGNED_SAMPLES;
         const auto in = read_cells<SIZE, 3 * GROUP>(job, 3 * first * SIZE, 3 * count);
         Words<12> out = {};

@@ -23,7 +23,7 @@
 template <int ONE, int OTHER>
 __device__ void count_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) {
     constexpr int GROUP = 16 / OTHER;
-    for_frames<GROUP, ONE, OTHER, 1>(jobs, frames, status, [](const FrameJob& job, u64 first, u32 count, Found& found) {
+    for_frames<GROUP, ONE, OTHER>(jobs, frames, status, [](const FrameJob& job, u64 first, u32 count, Found& found) {
         FrameJob second = job;
         second.source = job.target;
         second.source_bytes = job.target_bytes;
@@ -100,7 +100,7 @@ extern "C" __global__ void __launch_bounds__(256)
     __syncthreads();
     for (u32 frame = blockIdx.y; frame < frames; frame += gridDim.y) {
         const FrameJob job = jobs[frame];
-        const Found found = {0, 0, refuse(job, job.items, 0, 1, 1)};
+        const Found found = {0, 0, refuse(job, job.items, 0, 1)};
         report(status, frame, found);
         if (found.fault) continue;
         const u64 chunks = (job.items + CRC_CHUNK - 1) / CRC_CHUNK, missing = chunks * CRC_CHUNK - job.items;

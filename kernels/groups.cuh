@@ -39,12 +39,17 @@ __device__ __forceinline__ u32 load_cell(u64 address) {
     return cell;
 }
 
-// One sample at an address aligned to it.
+// One sample, likewise.
 template <int SIZE>
 __device__ __forceinline__ void store_cell(u64 address, u32 value) {
-    if (SIZE == 1) global_at<u8>(address)[0] = u8(value);
-    else if (SIZE == 2) global_at<u16>(address)[0] = u16(value);
-    else global_at<u32>(address)[0] = value;
+    if (address % SIZE == 0) {
+        if (SIZE == 1) global_at<u8>(address)[0] = u8(value);
+        else if (SIZE == 2) global_at<u16>(address)[0] = u16(value);
+        else global_at<u32>(address)[0] = value;
+    } else {
+#pragma unroll
+        for (int byte = 0; byte < SIZE; byte++) global_at<u8>(address + byte)[0] = u8(value >> (8 * byte));
+    }
 }
 
 // The 4 * WORDS bytes at `address`, which lie within [begin, end).
@@ -179,20 +184,19 @@ __device__ __forceinline__ void report(GLOBAL(u64) status, u32 frame, const Foun
 }
 
 // The fault of a job that cannot be done with parameters and buffers like these, 0 if it can.
-__device__ __forceinline__ u32 refuse(const FrameJob& job, u64 source_bytes, u64 target_bytes, u32 align, u32 group) {
+__device__ __forceinline__ u32 refuse(const FrameJob& job, u64 source_bytes, u64 target_bytes, u32 group) {
     if (job.items >> 40 || job.skip >= group || job.left > 31 || job.right > 31 || job.bit_offset > 7)
         return FAULT_JOB;
-    if (job.target % align) return FAULT_JOB;
     return job.source_bytes < source_bytes || job.target_bytes < target_bytes ? FAULT_TRUNCATED : 0;
 }
 
 // Calls body(job, first item, number of items, found) for this thread's part of every frame of the batch, and reports
-// what it found. An item has IN bytes in the source and OUT in the target, which is aligned to samples of ALIGN bytes.
-template <int GROUP, int IN, int OUT, int ALIGN, class Body>
+// what it found. An item has IN bytes in the source and OUT in the target.
+template <int GROUP, int IN, int OUT, class Body>
 __device__ __forceinline__ void for_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status, Body body) {
     for (u32 frame = blockIdx.y; frame < frames; frame += gridDim.y) {
         const FrameJob job = jobs[frame];
-        Found found = {0, 0, refuse(job, job.items * IN, job.items * OUT, ALIGN, GROUP)};
+        Found found = {0, 0, refuse(job, job.items * IN, job.items * OUT, GROUP)};
         if (!found.fault) for_groups<GROUP>(job.items, job.skip, [&](u64 first, u32 count) {
             body(job, first, count, found);
         });

@@ -11,13 +11,13 @@ static const u32 TO_RGB = 8;            // YBR_FULL -> RGB as the last step, 8-b
 
 // Bits of a frame's fault. A frame with one was not done: what its target holds is undefined.
 static const u32 FAULT_TRUNCATED = 1;  // source_bytes or target_bytes are fewer than the frame needs
-static const u32 FAULT_JOB = 2;        // a parameter is out of range, or target is not aligned to its samples
+static const u32 FAULT_JOB = 2;        // a parameter is out of range
 static const u32 FAULT_OVERFLOW = 4;   // a result needs more than 32 bits
 
 struct FrameJob {      // 80 bytes
     u64 source;        // address of the frame's first byte, any alignment
     u64 source_bytes;  // bytes there
-    u64 target;        // address of the result, aligned to its samples; for count_differing the other samples
+    u64 target;        // address of the result, any alignment; for count_differing of the other samples
     u64 target_bytes;  // bytes there
     u64 items;         // what the kernel counts: samples, pixels or pairs of pixels
     u32 skip;          // items by which the first group is cut short, so that later groups lie aligned; any value

@@ -27,7 +27,7 @@
 template <int SOURCE, int TARGET>
 __device__ void prepare_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) {
     constexpr int GROUP = 16 / SOURCE;
-    for_frames<GROUP, SOURCE, TARGET, TARGET>(
+    for_frames<GROUP, SOURCE, TARGET>(
         jobs, frames, status, [](const FrameJob& job, u64 first, u32 count, Found& found) {
             const auto in = read_cells<SOURCE, GROUP>(job, first * SOURCE, count);
             Words<GROUP * TARGET / 4> out = {};
@@ -42,7 +42,7 @@ __device__ void prepare_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u
 template <int SOURCE, int TARGET>
 __device__ void prepare_planar_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) {
     constexpr int GROUP = 16 / SOURCE;
-    for_frames<GROUP, 3 * SOURCE, 3 * TARGET, TARGET>(
+    for_frames<GROUP, 3 * SOURCE, 3 * TARGET>(
         jobs, frames, status, [](const FrameJob& job, u64 first, u32 count, Found& found) {
             const u64 plane = job.items * SOURCE, offset = first * SOURCE;
             const auto a = read_cells<SOURCE, GROUP>(job, offset, count);
@@ -67,7 +67,7 @@ __device__ void prepare_planar_frames(GLOBAL(const FrameJob) jobs, u32 frames, G
 template <int SIZE>
 __device__ void planar_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) {
     constexpr int GROUP = 16 / SIZE;
-    for_frames<GROUP, 3 * SIZE, 3 * SIZE, SIZE>(
+    for_frames<GROUP, 3 * SIZE, 3 * SIZE>(
         jobs, frames, status, [](const FrameJob& job, u64 first, u32 count, Found&) {
             const auto in = read_cells<SIZE, 3 * GROUP>(job, 3 * first * SIZE, 3 * count);
 #pragma unroll
@@ -85,7 +85,7 @@ __device__ void prepare_bit_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOB
     constexpr int GROUP = 16;
     for (u32 frame = blockIdx.y; frame < frames; frame += gridDim.y) {
         const FrameJob job = jobs[frame];
-        const Found found = {0, 0, refuse(job, (job.bit_offset + job.items + 7) / 8, job.items, 1, GROUP)};
+        const Found found = {0, 0, refuse(job, (job.bit_offset + job.items + 7) / 8, job.items, GROUP)};
         if (!found.fault) for_groups<GROUP>(job.items, job.skip, [&](u64 first, u32 count) {
             const u64 bit = job.bit_offset + first, source = job.source + bit / 8;
             const u32 shift = u32(bit % 8);
@@ -108,7 +108,7 @@ __device__ void align_bit_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL
     for (u32 frame = blockIdx.y; frame < frames; frame += gridDim.y) {
         const FrameJob job = jobs[frame];
         const u64 touched = (job.bit_offset + job.items + 7) / 8, bytes = (job.items + 7) / 8;
-        const Found found = {0, 0, refuse(job, touched, bytes, 1, GROUP)};
+        const Found found = {0, 0, refuse(job, touched, bytes, GROUP)};
         if (!found.fault) for_groups<GROUP>(bytes, job.skip, [&](u64 first, u32 count) {
             const u64 end = first + count;
             const Words<4> in = read_cells<1, GROUP>(job, first, count);

@@ -100,8 +100,9 @@ def _unsigned(samples: NDArray[Any]) -> NDArray[Any]:
 
 
 def _jpeg_ls(samples: NDArray[Any], target: Target, coding: Coding, source: FrameFormat) -> bytes:
+    bits = source.bits_allocated if coding.whole_cells else source.bits_stored
     if target.near and coding.signed:
-        _check_margin(samples, target.near, source.bits_allocated if coding.whole_cells else source.bits_stored)
+        _check_margin(samples, target.near, bits)
     cells = _unsigned(samples)
 
     def encode(**room: int) -> bytes:
@@ -111,11 +112,18 @@ def _jpeg_ls(samples: NDArray[Any], target: Target, coding: Coding, source: Fram
         )
 
     try:
-        return encode()
+        codestream = encode()
     except CodecError:
         # The room that CharLS estimates is too small for noise; the longest code of a sample is 4 times its bits
         # (T.87 A.2.1), and a bit may be stuffed into every byte.
-        return encode(out=5 * cells.nbytes + 4096)
+        codestream = encode(out=5 * cells.nbytes + 4096)
+    if target.near and not coding.signed and coding.precision > bits:
+        decoded = decoders.decode_samples(codestream, target.syntax, coding)
+        if int(decoded.max()) >> bits:
+            raise InvalidPixels(
+                f"A 'jls_error' of '{target.near}' carries samples beyond a (0028,0101) 'Bits Stored' value of '{bits}'"
+            )
+    return codestream
 
 
 def _check_margin(samples: NDArray[Any], near: int, bits_stored: int) -> None:

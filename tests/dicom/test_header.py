@@ -140,6 +140,27 @@ def test_sequences_get_an_item_more_behind_those_they_have(tmp_path):
         assert len(ds.DerivationCodeSequence) == 1
 
 
+def test_an_element_that_is_there_twice_is_replaced_once(tmp_path):
+    image = made.of(SPECIMEN)
+    once = made.encoded(made.Element(0x00280004, "CS", "MONOCHROME2"))
+    path = tmp_path / "x.dcm"
+    path.write_bytes(image.file().replace(once, once + once))
+    with DicomFile(path) as source:
+        data = output(source)
+    assert data.count(b"YBR_RCT") == 1
+    assert b"MONOCHROME2" not in data
+
+
+def test_private_sequences_of_implicit_files_are_kept_as_unknown(tmp_path):
+    private = made.Element(0x00091001, "SQ", [[made.Element(0x00091002, "US", 7)]], True)
+    image = made.of(SPECIMEN, syntax=made.IMPLICIT, elements=(made.Element(0x00090010, "LO", "X"), private))
+    with DicomFile(image.write(tmp_path / "x.dcm")) as source:
+        data = output(source)
+    value = made.encoded(private, made.IMPLICIT)[8:]
+    assert made.tag_and_length(0x00091001, "UN", made.UNDEFINED) + value in data
+    assert dcmread(BytesIO(data))[0x00091001].value[0][0x00091002].value == b"\7\0"
+
+
 NESTED = made.Element(
     0x00081140, "SQ",
     [[

@@ -1,5 +1,6 @@
 """Palette Color Lookup Tables, against pydicom's where pydicom is right, and against tables written by hand."""
 
+import tracemalloc
 from dataclasses import replace
 from io import BytesIO
 
@@ -102,6 +103,19 @@ def test_indirect_segments_point_at_bytes():
 def test_broken_segments_are_refused(data):
     with pytest.raises(InvalidPixels, match="segmented"):
         tables(segmented(8, 6, data, data, data))
+
+
+def test_what_a_segmented_table_expands_to_is_bounded():
+    data = [0, 1, 1, *(1, 255, 9) * 20_000]  # 5 million entries
+    image = segmented(8, 6, data, data, data)
+    source = frames_of(dcmread(BytesIO(image.file())))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidPixels):
+            _ = source.palette
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_missing_or_short_tables_are_refused():

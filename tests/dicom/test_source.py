@@ -259,6 +259,31 @@ def test_damage_has_its_code(tmp_path, code, data):
     assert "secret" not in str(caught.value).lower()
 
 
+def test_missing_native_data_is_noticed_before_any_frame_is_read(tmp_path):
+    for image in (made.of(FRAMES), made.of(made.noise((3, 5, 7), "u1"), syntax=made.BIG, pixel_vr="OW")):
+        path = tmp_path / "x.dcm"
+        path.write_bytes(image.file()[:-1])
+        with pytest.raises(SourceError) as caught:
+            DicomFile(path)
+        assert caught.value.code == "truncated"
+
+
+@pytest.mark.parametrize("syntax", [made.EXPLICIT, made.IMPLICIT])
+def test_headers_are_read_across_every_boundary(opened, syntax):
+    # Elements with short and long headers, at all distances from the places where reading begins anew.
+    for filler in range(32_300, 32_400, 2):
+        sequence = made.Element(0x00091101, "SQ", [[made.Element(0x00091001, "OB", b"ab")]], True)
+        elements = (
+            US(0x00090010, "LO", "X"),
+            US(0x00091001, "OB", bytes(filler)),
+            US(0x00091002, "OB", b"cd"),
+            sequence,
+        )
+        source = opened(made.of(FRAMES, syntax=syntax, elements=elements))
+        assert source.attributes.value(0x00091002) == b"cd"
+        assert source.frame(2).pixels.tobytes() == FRAMES[2].tobytes()
+
+
 def test_422_without_subsampling_is_not_guessed_at(opened):
     image = replace(made.ybr_422(made.noise((2, 4, 3, 4), "u1")), pixels=bytes(2 * 4 * 6 * 3))
     with pytest.raises(SourceError, match="subsampling"):

@@ -98,13 +98,17 @@ int simt_launch(const char* name, const uint32_t* shape, uint64_t shared_bytes, 
     return -1;
 }
 
-// Counts by kind, then block barriers, then operations of warps; text of the first violations. Begins anew.
+// Counts by kind, then block barriers, operations of warps, and of global memory the bytes read and written and the
+// number of reads and writes, without atomics; text of the first violations. Begins anew.
 void simt_report(uint64_t* counts, char* text, uint64_t size) {
     memcpy(counts, simt::violations, sizeof simt::violations);
-    counts[simt::KINDS] = simt::barriers;
-    counts[simt::KINDS + 1] = simt::warp_operations;
+    const uint64_t more[] = {simt::barriers,    simt::warp_operations, simt::traffic_bytes[0], simt::traffic_bytes[1],
+                             simt::accesses[0], simt::accesses[1]};
+    memcpy(counts + simt::KINDS, more, sizeof more);
     snprintf(text, size, "%s", simt::report.c_str());
     memset(simt::violations, 0, sizeof simt::violations);
+    memset(simt::traffic_bytes, 0, sizeof simt::traffic_bytes);
+    memset(simt::accesses, 0, sizeof simt::accesses);
     simt::barriers = simt::warp_operations = 0;
     simt::report.clear();
 }

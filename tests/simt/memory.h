@@ -61,6 +61,7 @@ struct Buffer {
 };
 inline std::vector<Buffer> buffers;
 inline size_t last_buffer;
+inline uint64_t traffic_bytes[2], accesses[2];  // of global memory: read, written
 constexpr size_t GUARD_BYTES = 4096;
 constexpr unsigned char POISON = 0xA5;
 
@@ -94,6 +95,10 @@ inline bool global_access(uintptr_t address, size_t size, size_t align, Use use)
     if (!buffer) {
         out_of_bounds(address, size, what);
         return false;
+    }
+    if (use != ATOMIC) {
+        traffic_bytes[use] += size;
+        accesses[use]++;
     }
     const size_t offset = address - reinterpret_cast<uintptr_t>(buffer->data);
     if (address % align) {

@@ -113,6 +113,19 @@ class Buffer:
         return {"data": (self.address, False), "shape": self.shape, "typestr": self.dtype.str, "version": 3}
 
 
+@dataclass(frozen=True)
+class Done:
+    """What the threads of a launch did; bytes and accesses are of global memory, atomics left out."""
+
+    threads: int
+    barriers: int
+    warp_operations: int
+    read_bytes: int
+    written_bytes: int
+    reads: int
+    writes: int
+
+
 @dataclass
 class SimtDevice:
     """A `gpuenc.cuda.kernels.Device` on which every access is checked; raises what kernels do wrong.
@@ -139,8 +152,7 @@ class SimtDevice:
     most_blocks: tuple[int, int] = (1 << 31, 1 << 16)
     library: Library = field(default_factory=own_kernels)
     launched: list[str] = field(default_factory=list)
-    barriers: int = 0
-    warp_operations: int = 0
+    done: Done | None = None
 
     def __post_init__(self) -> None:
         self.library.functions.simt_free_buffers()
@@ -219,11 +231,10 @@ class SimtDevice:
         if result:
             raise TypeError({-1: "there is no kernel of this name: ", -2: "another number of arguments: "}[result] + kernel)
         self.launched.append(kernel)
-        counts, text = (ctypes.c_uint64 * (len(KINDS) + 2))(), ctypes.create_string_buffer(10000)
+        counts, text = (ctypes.c_uint64 * (len(KINDS) + 6))(), ctypes.create_string_buffer(10000)
         self.library.functions.simt_report(counts, text, ctypes.c_uint64(len(text)))
-        *violations, barriers, warp_operations = counts
-        self.barriers += barriers
-        self.warp_operations += warp_operations
+        *violations, barriers, warp_operations, read, written, reads, writes = counts
+        self.done = Done(grid[0] * grid[1] * block[0], barriers, warp_operations, read, written, reads, writes)
         if any(violations):
             wrong = {kind: count for kind, count in zip(KINDS, violations, strict=True) if count}
             raise KernelMisbehaved(kernel, wrong, text.value.decode())

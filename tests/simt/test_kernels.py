@@ -47,7 +47,7 @@ def test_any_format_is_prepared_as_the_twin_does(schedule: str) -> None:
         on = device(rng, schedule)
         batch.check(on, rng.integers(0, 16, 3))
         kernels |= set(on.launched)
-    assert len(kernels) > 12
+    assert len(kernels) > 9
 
 
 @pytest.mark.parametrize("layout", ["interleaved", "planar", "422"])
@@ -109,12 +109,15 @@ def test_a_wrong_job_is_refused(kernel: str, field: str, value: int, error: type
     assert on.read(target)[1] in (200, 300, 387)  # of the other frame, the result's bytes are there, of this one none
 
 
-def test_a_target_that_is_not_aligned_to_its_samples_is_refused() -> None:
-    on = SimtDevice()
-    source, target = on.put(np.zeros((1, 64), np.uint8)), on.buffer((1, 64), np.uint8, "odd", misalign=1)
-    step = jobs.flat_step(16, 16, 32, jobs.whole(16))
-    with pytest.raises(CodecError, match="refused"):
-        cuda._read_status(on, step.kernel, cuda._launch(on, step, cuda._jobs_between(step, source, target, 64)))
+@pytest.mark.parametrize("misalign", [1, 2, 3])
+def test_a_target_may_lie_anywhere(misalign: int) -> None:
+    values = np.arange(1, 46, dtype=np.uint32).reshape(1, 45) * 0x01030507
+    for bits in (16, 32):
+        on = SimtDevice()
+        source, target = on.put(values.view(np.uint8)), on.buffer((1, 180), np.uint8, "odd", misalign=misalign)
+        step = jobs.flat_step(bits, bits, 1440 // bits, jobs.whole(bits))
+        cuda._read_status(on, step.kernel, cuda._launch(on, step, cuda._jobs_between(step, source, target, 180)))
+        np.testing.assert_array_equal(on.download(target), values.view(np.uint8))
 
 
 @pytest.mark.parametrize(("flags", "entries"), [(0, 0), (jobs.SIGNED_SAMPLES, 3)])

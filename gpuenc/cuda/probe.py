@@ -1,0 +1,296 @@
+"""Whether a device can be used: asked once per process, device and codec, by encoding something and looking at it.
+
+Nothing is asked at import. A forked child asks again; where its parent had used CUDA, the answer is no, since a context
+does not survive a fork. Without a driver the answer costs a millisecond, and nothing of CUDA is loaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from gpuenc.codestream import check
+from gpuenc.coding import coding
+from gpuenc.cpu import decoders
+from gpuenc.cuda import health
+from gpuenc.errors import GpuencError
+from gpuenc.frames import FrameFormat
+from gpuenc.syntaxes import find
+from gpuenc.targets import target
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Codec = Literal["jpeg2k", "jpeg"]
+
+_DRIVER_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_WHEELS = {12: "nvidia-nvimgcodec-cu12", 13: "nvidia-nvimgcodec-cu13"}
+_VERBOSITY = "PYNVIMGCODEC_VERBOSITY"
+_TIMEOUT_S = 60.0
+_SIDE, _BITS, _LEVELS, _QUALITY = 64, 12, 5, 90
+_JPEG_ERROR = 4.0  # of 255, on a ramp at quality 90: far above what any table of quantisers gives
+_NO_DEVICE, _NOT_INITIALISED, _DRIVER_OUT_OF_MEMORY, _BUSY = 100, 3, 2, 46
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Whether a device can be used for a codec.
+
+    Parameters
+    ----------
+    reason : str
+        Why not, in a sentence, with what to do about it; empty if it can.
+    detail : str
+        What was found: versions, or the error's own words.
+    """
+
+    reason: str = ""
+    detail: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can."""
+        return not self.reason
+
+
+_ANSWERS: dict[tuple[int, str], Answer] = {}
+_ASKING = threading.Lock()
+_cuda_was_used = False  # by this process, through this module
+_forked_from_cuda = False
+
+
+def probe(device: int = 0, codec: Codec = "jpeg2k") -> Answer:
+    """Return whether `device` encodes `codec` here; never raises, never prints.
+
+    Parameters
+    ----------
+    device : int
+        Which of the visible GPUs.
+    codec : {'jpeg2k', 'jpeg'}
+        JPEG 2000 and HTJ2K, or JPEG.
+    """
+    given_up = health.lost(device)
+    if given_up:
+        return Answer(f"GPU {device} was given up: {given_up}")
+    with _ASKING:
+        if (device, codec) not in _ANSWERS:
+            _ANSWERS[device, codec] = _ask(device, codec)
+        return _ANSWERS[device, codec]
+
+
+def load() -> Any:
+    """Import nvImageCodec without its messages, on a thread of the caller's choice.
+
+    On a machine with a GPU the import itself creates a CUDA context, so it is never done before a fork.
+    """
+    global _cuda_was_used
+    _cuda_was_used = True
+    before = os.environ.get(_VERBOSITY)
+    os.environ.setdefault(_VERBOSITY, "0")  # read once, at import
+    try:
+        return import_module("nvidia.nvimgcodec")
+    finally:
+        if before is None:
+            os.environ.pop(_VERBOSITY, None)
+
+
+def backends(nv: Any, codec: Codec) -> list[Any]:
+    """Return the only backends that may encode: without this list, a CPU codec steps in silently, and writes JP2."""
+    return [nv.Backend(nv.GPU_ONLY if codec == "jpeg2k" else nv.HYBRID_CPU_GPU)]
+
+
+def works(nv: Any, encoder: Any, codec: Codec) -> str:
+    """Return what is wrong with `encoder`, or nothing: it encodes a small image, which has to come back.
+
+    JPEG 2000 is asked for as HTJ2K of 12 bits, the most demanding.
+
+    Raises
+    ------
+    Exception
+        Whatever nvImageCodec raises.
+    """
+    image = _image(codec)
+    gray = nv.ChromaSubsampling.CSS_GRAY
+    if codec == "jpeg2k":
+        j2k = nv.Jpeg2kEncodeParams(ht=True, bitstream_type=nv.Jpeg2kBitstreamType.J2K, num_resolutions=_LEVELS + 1)
+        settings = nv.EncodeParams(
+            quality_type=nv.QualityType.LOSSLESS, chroma_subsampling=gray, jpeg2k_encode_params=j2k
+        )
+        source = nv.as_image(image, precision=_BITS)
+    else:
+        settings = nv.EncodeParams(
+            quality_type=nv.QualityType.QUALITY, quality_value=_QUALITY, chroma_subsampling=gray
+        )
+        source = nv.as_image(image)
+    made = encoder.encode([source], codec, params=settings)[0]
+    return "it encodes nothing" if made is None else _wrong(bytes(memoryview(made)), image, codec)
+
+
+def _image(codec: Codec) -> NDArray[Any]:
+    """Return a ramp of 8 bits for JPEG, and one of 12 bits with noise for JPEG 2000."""
+    ramp = np.arange(_SIDE * _SIDE).reshape(_SIDE, _SIDE)
+    if codec == "jpeg":
+        return (ramp // 16).astype(np.uint8)
+    return (ramp ^ np.random.default_rng(1).integers(0, 64, ramp.shape)).astype(np.uint16)
+
+
+def _wrong(codestream: bytes, image: NDArray[Any], codec: Codec) -> str:
+    if codec == "jpeg2k":
+        chosen = target(find("htj2k-lossless"))
+        wanted = coding(chosen, FrameFormat(_SIDE, _SIDE, 1, 16, _BITS, False, "MONOCHROME2"))
+    else:
+        chosen = target(find("jpeg-baseline"), quality=_QUALITY)
+        wanted = coding(chosen, FrameFormat(_SIDE, _SIDE, 1, 8, 8, False, "MONOCHROME2"))
+    try:
+        check(codestream, chosen.syntax, wanted)
+        back = decoders.decode_samples(codestream, chosen.syntax, wanted)
+    except GpuencError as error:
+        return f"what it writes is not what was asked for: {error}"
+    errors = np.abs(back.astype(np.int64) - image)
+    if wanted.lossless and errors.any():
+        return f"{np.count_nonzero(errors)} of {image.size} samples do not come back"
+    return f"samples come back with a mean error of {errors.mean():.1f}" if errors.mean() > _JPEG_ERROR else ""
+
+
+def _ask(device: int, codec: Codec) -> Answer:
+    if _forked_from_cuda:
+        return Answer(
+            "This process was forked from one that had used CUDA, which does not survive a fork: start workers with "
+            "'spawn' or 'forkserver'"
+        )
+    driver = _driver_version()
+    if not driver:
+        return Answer(f"No NVIDIA driver: there is no {_DRIVER_LIBRARY} on this machine")
+    missing = _wheel_missing(driver)
+    if missing:
+        return Answer(missing, f"driver for CUDA {_dotted(driver)}")
+    worker = health.Worker("gpuenc-probe")
+    try:
+        with health.silenced() as said:
+            refused = worker.call(partial(_initialise, device), _TIMEOUT_S)
+            wrong = "" if refused else worker.call(partial(_encode, device, codec), _TIMEOUT_S)
+    except Exception as error:  # noqa: BLE001 - any error is a no, and the reason is told
+        return _refused(device, error, said.text)
+    finally:
+        worker.close()
+    if refused:
+        return Answer(refused)
+    found = f"driver for CUDA {_dotted(driver)}, {', '.join(_installed_wheels())}"
+    if wrong:
+        library = "nvJPEG2000" if codec == "jpeg2k" else "nvJPEG"
+        hint = f": install 'gpuenc[{_extra(driver)}]'" if "Failed to load" in said.text else ""
+        return Answer(f"{library} does not work on GPU {device}: {wrong}{hint}", found)
+    return Answer("", found)
+
+
+def _refused(device: int, error: Exception, said: str) -> Answer:
+    fault = health.classify(error)
+    if isinstance(error, health.Hung):
+        health.give_up(device, f"the probe got {error}")
+        return Answer(f"GPU {device} does not answer: {error}")
+    if isinstance(error, ImportError | OSError):
+        return Answer(f"nvImageCodec cannot be loaded: {fault.reason}", said.strip())
+    if fault.kind == "memory":
+        return Answer(f"GPU {device} is busy: out of memory ({fault.reason})")
+    return Answer(f"GPU {device} cannot be used: {fault.reason}", said.strip())
+
+
+def _driver() -> ctypes.CDLL | None:
+    """Return the driver's library; loading it does not initialise CUDA."""
+    try:
+        return ctypes.CDLL(_DRIVER_LIBRARY)
+    except OSError:
+        return None
+
+
+def _driver_version() -> int:
+    """Return the newest CUDA the driver supports, such as 13000, or 0 without a driver. Needs no initialisation."""
+    driver = _driver()
+    number = ctypes.c_int(0)
+    if driver is None or driver.cuDriverGetVersion(ctypes.byref(number)):
+        return 0
+    return number.value
+
+
+def _wheel_missing(driver: int) -> str:
+    """Return what to install where nvImageCodec is missing, or built for a newer CUDA than the driver's."""
+    major = driver // 1000
+    if find_spec("nvidia") is None or find_spec("nvidia.nvimgcodec") is None:
+        return f"nvImageCodec is not installed: pip install 'gpuenc[{_extra(driver)}]'"
+    built = [cuda for cuda, name in _WHEELS.items() if _version(name)]
+    if built and min(built) > major:
+        return (
+            f"The NVIDIA driver is too old: it supports CUDA {_dotted(driver)}, and {_WHEELS[min(built)]} needs "
+            f"{min(built)}.0: update the driver, or install 'gpuenc[{_extra(driver)}]'"
+        )
+    return ""
+
+
+def _initialise(device: int) -> str:
+    """Return why the driver does not offer `device`, or nothing."""
+    global _cuda_was_used
+    driver = _driver()
+    if driver is None:
+        return "No NVIDIA driver"
+    _cuda_was_used = True
+    status = driver.cuInit(0)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    hint = f" (CUDA_VISIBLE_DEVICES is '{visible}')" if visible is not None else ""
+    if status == _NO_DEVICE:
+        return f"No CUDA device is visible{hint}"
+    if status == _NOT_INITIALISED:
+        return "CUDA cannot be initialised: this process may have been forked from one that had used CUDA"
+    if status in (_DRIVER_OUT_OF_MEMORY, _BUSY):
+        return "The GPU is busy or out of memory"
+    if status:
+        return f"The NVIDIA driver does not start: CUDA error {status}"
+    count = ctypes.c_int(0)
+    if driver.cuDeviceGetCount(ctypes.byref(count)) or not 0 <= device < count.value:
+        return f"There is no GPU {device}: {count.value} visible{hint}"
+    return ""
+
+
+def _encode(device: int, codec: Codec) -> str:
+    nv = load()
+    encoder = nv.Encoder(device_id=device, max_num_cpu_threads=1, backends=backends(nv, codec))
+    return works(nv, encoder, codec)
+
+
+def _extra(driver: int) -> str:
+    return "cuda13" if driver >= 13000 else "cuda12"
+
+
+def _installed_wheels() -> list[str]:
+    return [f"{name} {_version(name)}" for name in _WHEELS.values() if _version(name)] or ["nvImageCodec"]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _dotted(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _after_fork() -> None:
+    global _ASKING, _forked_from_cuda, _cuda_was_used
+    _ASKING = threading.Lock()
+    _ANSWERS.clear()
+    _forked_from_cuda, _cuda_was_used = _forked_from_cuda or _cuda_was_used, False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
