@@ -488,3 +488,14 @@ class TestInsidePydicom:
 def test_dataset_without_pixel_data():
     with pytest.raises((AttributeError, ValueError)):
         gpuenc.get_encoder(RLELossless).encode(Dataset())
+
+
+def test_gdcms_odd_segments_are_put_on_even_offsets():
+    # Two runs and a literal make a plane of 7 bytes.
+    arr = np.array([[0x0101, 0x0101], [0x0203, 0x0402], [0x0505, 0x0505]], np.uint16)
+    plain = base.get_encoder(RLELossless).encode(arr, encoding_plugin="gdcm", **described(arr))
+    assert np.frombuffer(plain[8:12], "<u4") % 2, "gdcm got better: this test shows nothing any more"
+    codestream = gpuenc.get_encoder(RLELossless).encode(arr, encoding_plugin="gdcm", verify=True)
+    offsets = np.frombuffer(codestream[4:12], "<u4")
+    assert not (offsets % 2).any()
+    assert np.array_equal(decode(RLELossless, codestream, arr), arr)

@@ -13,6 +13,7 @@ from gpuenc.codestream.info import StreamInfo, marked_end
 from gpuenc.codestream.jpeg import forget_colour, strip_app0
 from gpuenc.codestream.jpeg2000 import insert_tlm
 from gpuenc.codestream.jpegxl import unbox
+from gpuenc.codestream.rle import even_segments
 from gpuenc.errors import WrongCodestream
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "StreamInfo",
     "check",
     "end_of_image",
+    "even_segments",
     "forget_colour",
     "insert_tlm",
     "pad_even",

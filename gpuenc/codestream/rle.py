@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 
 from gpuenc.codestream.info import StreamInfo
 from gpuenc.errors import WrongCodestream
@@ -37,3 +38,26 @@ def parse(codestream: bytes) -> StreamInfo:
             raise WrongCodestream(f"RLE segment {number} begins at the odd byte {start}")
     even = len(codestream) % 2 == 0
     return StreamInfo(family="rle", ends_properly=even, length_bytes=len(codestream), lossless=True, segments=segments)
+
+
+def even_segments(codestream: bytes) -> bytes:
+    """Return an RLE frame whose segments all begin at even offsets, as PS3.5 G.5 demands.
+
+    Some encoders, gdcm among them, write segments of odd length one after the other. What cannot be such a frame is
+    returned as it is.
+    """
+    if len(codestream) < _HEADER.size:
+        return codestream
+    segments, *offsets = _HEADER.unpack_from(codestream)
+    bounds = [*offsets[:segments], len(codestream)]
+    if not 1 <= segments <= _MOST_SEGMENTS or bounds != sorted(bounds) or bounds[0] < _HEADER.size:
+        return codestream
+    if not any(bound % 2 for bound in bounds):
+        return codestream
+    pieces, position = [], _HEADER.size
+    for number, (start, end) in enumerate(pairwise(bounds)):
+        piece = codestream[start:end] + bytes((end - start) % 2)
+        offsets[number] = position
+        position += len(piece)
+        pieces.append(piece)
+    return b"".join((_HEADER.pack(segments, *offsets), *pieces))

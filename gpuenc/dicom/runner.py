@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydicom.pixels.encoders.base import EncodeRunner
 from pydicom.uid import UID
 
+from gpuenc.codestream import even_segments
 from gpuenc.coding import Coding, coding
 from gpuenc.cpu import samples
 from gpuenc.errors import GpuencError
@@ -89,7 +90,10 @@ class FrameByFrame:
                     codestream = self._call(prepared.tobytes(), runner)
         except Exception as error:  # noqa: BLE001 - any failure of foreign code is a reason to try the next plug-in
             return Failure(frame.ref, "codec-error", self._label, str(error))
-        return Encoded(frame.ref, bytes(codestream), self._label)
+        made = bytes(codestream)
+        if self._target.syntax.family == "rle":
+            made = even_segments(made)
+        return Encoded(frame.ref, made, self._label)
 
     def _call(self, src: bytes, runner: EncodeRunner) -> bytes | bytearray:
         if self._takes_runner:
