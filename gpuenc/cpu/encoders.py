@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DEFAULT_QUALITY = 90.0
 # OpenJPEG keeps no more than 26 bits of a sample, and says nothing; up to 22 no coefficient can exceed that.
-_MOST_J2K_BITS, _ALWAYS_EXACT_J2K_BITS = 26, 22
+_MOST_J2K_BITS, _ALWAYS_EXACT_J2K_BITS = 25, 22
 _SAFE_CHROMA = 0.65  # of the samples' range; 2 / 2.93 = 0.68 is where LL of five levels could overflow
 _FINEST_STEP, _COARSEST_STEP = 1e-5, 1.0  # what imagecodecs passes on to OpenJPH, relative to the samples' range
 _OPENJPH_DEFAULT_LEVELS = 5
@@ -157,11 +157,12 @@ def _jpeg(samples: NDArray[Any], target: Target, coding: Coding, source: FrameFo
 
 def _jpeg_lossless(samples: NDArray[Any], target: Target, coding: Coding, source: FrameFormat) -> bytes:
     colour: dict[str, Any] = {}
-    ybr = coding.samples == 3 and _is_ybr(coding, source)
     if coding.samples == 3:
-        space = "YCBCR" if ybr else "RGB"
+        # As YCbCr, libjpeg-turbo 3.2 names Huffman tables in its headers that it does not use, and most decoders return
+        # other samples. Without a colour space it writes no markers that would claim one, and all read it right.
+        space = "UNKNOWN" if _is_ybr(coding, source) else "RGB"
         colour = {"colorspace": space, "outcolorspace": space}
-    codestream = _call(
+    return _call(
         "libjpeg-turbo",
         imagecodecs.jpeg8_encode,
         _unsigned(samples),
@@ -170,22 +171,6 @@ def _jpeg_lossless(samples: NDArray[Any], target: Target, coding: Coding, source
         bitspersample=coding.precision,
         **colour,
     )
-    return _with_chroma_tables(codestream) if ybr else codestream
-
-
-def _with_chroma_tables(codestream: bytes) -> bytes:
-    """Return a lossless YCbCr JPEG whose scan header names the Huffman tables that it was coded with.
-
-    libjpeg-turbo 3.2 codes Cb and Cr with table 1 but writes table 0 for them, so that every decoder that believes
-    the header returns other samples (T.81 B.2.3: Tdj, the upper half of the byte).
-    """
-    header = b"\xff\xda\x00\x0c\x03\x01\x00\x02"
-    start = codestream.find(header)
-    if start < 0 or codestream[start + 8 : start + 10] not in (b"\x00\x03", b"\x10\x03"):
-        raise CodecError("libjpeg-turbo: the scan header of a lossless YCbCr JPEG is not the one expected")
-    patched = bytearray(codestream)
-    patched[start + 8] = patched[start + 10] = 0x10
-    return bytes(patched)
 
 
 def _jpeg2000(samples: NDArray[Any], target: Target, coding: Coding, source: FrameFormat) -> bytes:
@@ -249,7 +234,8 @@ def _fits_openjpeg(samples: NDArray[Any], coding: Coding, levels: int) -> bool:
     signs make the 5-3 wavelet return 2.93 times the largest sample in LL and 8.1 times in HH (T.800 F.3.8.2), which
     fits; but the chroma of RCT has a bit more than its samples (T.800 G.2), and what does not fit is lost unsaid.
     """
-    if coding.precision > _ALWAYS_EXACT_J2K_BITS - coding.mct:
+    if coding.precision > _ALWAYS_EXACT_J2K_BITS - coding.mct or (coding.mct and coding.precision <= 3):
+        # In so few bits the rounding of the transform weighs as much as the samples.
         return False
     if not coding.mct or not levels:
         return True

@@ -180,6 +180,7 @@ class TestDecode:
             "05 01 02 03 04 05 06",  # odd length
             "05 01 02 03 04 05 06 00",
             "05 01 02 03 04 05 06 00 00 00 00",  # more padding: literals of one 00
+            "05 01 02 03 04 05 06 00 00 00 00 00 00 00 00",
             "05 01 02 03 04 05 06 80",  # padding that does nothing
             "05 01 02 03 04 05 06 FF",  # padding that looks like a run without its byte
             "05 01 02 03 04 05 06 7F 00",  # … like a literal that is cut off
