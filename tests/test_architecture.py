@@ -29,7 +29,7 @@ MAY_USE = {
     "batching": DATA,
     "plugins": DATA,
     "cpu": PLUGINS,
-    "cuda": PLUGINS,
+    "cuda": PLUGINS | {"cpu"},  # what the device refuses is prepared, and what it made is decoded, on the CPU
     "engine": ENGINE,
     "dicom": PLUGINS | {"cpu"},
     "encoder": ENCODER,

@@ -1,5 +1,6 @@
 """Decoding of sources: what is refused, what is left as it is, and what contradicting attributes mean."""
 
+import tracemalloc
 import zlib
 
 import imagecodecs
@@ -139,8 +140,13 @@ class TestRefused:
         packer = zlib.compressobj(9, zlib.DEFLATED, -15)
         bomb = packer.compress(bytes(50_000_000)) + packer.flush()
         fmt = FrameFormat(10, 10, 1, 8, 8, False, "MONOCHROME2")
-        with pytest.raises(DecodeFailed, match="100 bytes"):
-            decode(find("deflated-image-frame").uid, bomb, fmt)
+        tracemalloc.start()
+        try:
+            with pytest.raises(DecodeFailed, match="100 bytes"):
+                decode(find("deflated-image-frame").uid, bomb, fmt)
+            assert tracemalloc.get_traced_memory()[1] < 1_000_000
+        finally:
+            tracemalloc.stop()
 
 
 class TestPadding:

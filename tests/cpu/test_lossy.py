@@ -139,6 +139,11 @@ class TestSearch:
         found, _ = self.search(lambda x: (x / 100) ** 8 * 100 - 40)
         assert 0 <= (found / 100) ** 8 * 100 - 40 <= 0.5
 
+    def test_a_curve_that_defeats_interpolation(self):
+        found, encodes = self.search(lambda x: 2 ** (x - 85) - 1, slope=0.02)
+        assert 85 <= found < 87
+        assert encodes <= 12
+
     def test_a_step(self):
         found, encodes = self.search(lambda x: 9.0 if x > 61.8 else -9.0)
         assert 61.8 < found < 62.5
