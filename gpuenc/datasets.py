@@ -131,7 +131,8 @@ def _cells(source: DatasetSource, lossless: bool) -> FrameFormat:
 
 def _with_array(ds: Dataset, arr: np.ndarray) -> Dataset:
     """Return a dataset like `ds` whose native pixel data is `arr`."""
-    like = Dataset(ds)
+    # Dataset(ds) would share what it holds, and change it.
+    like = Dataset({tag: ds.get_item(tag) for tag in ds.keys()})  # noqa: SIM118 - iteration gives elements
     like.file_meta = FileMetaDataset()
     like.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     if int(ds.get("SamplesPerPixel", 1)) > 1:

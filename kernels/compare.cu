@@ -74,12 +74,12 @@ __device__ __forceinline__ u32 crc_of_rows(SHARED_PTR(u32) by, u32 to_end, const
         if (end <= missing) continue;
         Words<4> words = {};
         if (end >= missing + 16) {
-            words = read_words<4>(job.source + (end - 16 - missing), job.source, job.source + job.items);
+            words = read_words<4>(job.source + (end - 16 - missing), 16, job.source, job.source + job.items);
         } else {
             const int absent = int(missing + 16 - end);
 #pragma unroll
             for (int i = 0; i < 16; i++)
-                if (i >= absent) put_cell<1>(words.at, i, load_cell<1>(job.source + (i - absent)));
+                if (i >= absent) put_cell<1>(words.at, i, load_byte(job.source + (i - absent)));
         }
 #pragma unroll
         for (int i = 0; i < 4; i++) sums[i] = crc_advance(by + CRC_BY_ROW, sums[i]) ^ words.at[i];

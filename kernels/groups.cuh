@@ -25,136 +25,104 @@ __device__ __forceinline__ void put_cell(u32* words, int index, u32 value) {
     else words[byte / 4] |= (value & (SIZE == 1 ? 0xFFu : 0xFFFFu)) << (8 * (byte % 4));
 }
 
-// One cell at any address, least significant byte first.
-template <int SIZE>
-__device__ __forceinline__ u32 load_cell(u64 address) {
-    if (address % SIZE == 0) {
-        if (SIZE == 1) return load(global_at<const u8>(address));
-        if (SIZE == 2) return load(global_at<const u16>(address));
-        return load(global_at<const u32>(address));
-    }
-    u32 cell = 0;
-#pragma unroll
-    for (int byte = 0; byte < SIZE; byte++) cell |= u32(load(global_at<const u8>(address + byte))) << (8 * byte);
-    return cell;
-}
-
-// One sample, likewise.
-template <int SIZE>
-__device__ __forceinline__ void store_cell(u64 address, u32 value) {
-    if (address % SIZE == 0) {
-        if (SIZE == 1) global_at<u8>(address)[0] = u8(value);
-        else if (SIZE == 2) global_at<u16>(address)[0] = u16(value);
-        else global_at<u32>(address)[0] = value;
-    } else {
-#pragma unroll
-        for (int byte = 0; byte < SIZE; byte++) global_at<u8>(address + byte)[0] = u8(value >> (8 * byte));
-    }
-}
-
-// The 4 * WORDS bytes at `address`, which lie within [begin, end).
+// The first `bytes` of the 4 * WORDS at `address`, the others 0; [begin, end) may be read, and `bytes` lie in it.
 template <int WORDS>
-__device__ __forceinline__ Words<WORDS> read_words(u64 address, u64 begin, u64 end) {
+__device__ __forceinline__ Words<WORDS> read_words(u64 address, u32 bytes, u64 begin, u64 end) {
+    constexpr int VECTOR = WORDS % 4 == 0 ? 16 : WORDS % 2 == 0 ? 8 : 4;
     Words<WORDS> words;
-    if (WORDS % 4 == 0 && address % 16 == 0) {
+    const u32 over = u32(address % 4);
+    const u64 floor = address - over;
+    if (bytes == 4 * WORDS && address % VECTOR == 0) {
 #pragma unroll
-        for (int word = 0; word + 3 < WORDS; word += 4) {
-            const uint4 four = load(global_at<const uint4>(address + 4 * word));
-            words.at[word] = four.x;
-            words.at[word + 1] = four.y;
-            words.at[word + 2] = four.z;
-            words.at[word + 3] = four.w;
-        }
-    } else if (WORDS % 2 == 0 && address % 8 == 0) {
-#pragma unroll
-        for (int word = 0; word + 1 < WORDS; word += 2) {
-            const uint2 two = load(global_at<const uint2>(address + 4 * word));
-            words.at[word] = two.x;
-            words.at[word + 1] = two.y;
-        }
-    } else {
-        const u32 shift = 8 * u32(address % 4);
-        const u64 floor = address - address % 4;
-        if (!shift) {
-#pragma unroll
-            for (int word = 0; word < WORDS; word++) words.at[word] = load(global_at<const u32>(floor + 4 * word));
-        } else if (floor >= begin && floor + 4 * (WORDS + 1) <= end) {
-            u32 low = load(global_at<const u32>(floor));
-#pragma unroll
-            for (int word = 0; word < WORDS; word++) {
-                const u32 high = load(global_at<const u32>(floor + 4 * (word + 1)));
-                words.at[word] = __funnelshift_r(low, high, shift);
-                low = high;
+        for (int word = 0; word < WORDS; word += VECTOR / 4) {
+            if (VECTOR == 16) {
+                const uint4 four = load(global_at<const uint4>(address + 4 * word));
+                words.at[word] = four.x;
+                words.at[(word + 1) % WORDS] = four.y;
+                words.at[(word + 2) % WORDS] = four.z;
+                words.at[(word + 3) % WORDS] = four.w;
+            } else if (VECTOR == 8) {
+                const uint2 two = load(global_at<const uint2>(address + 4 * word));
+                words.at[word] = two.x;
+                words.at[(word + 1) % WORDS] = two.y;
+            } else {
+                words.at[word] = load(global_at<const u32>(address + 4 * word));
             }
-        } else {
+        }
+    } else if (bytes == 4 * WORDS && floor >= begin && floor + 4 * (WORDS + 1) <= end) {
+        u32 low = load(global_at<const u32>(floor));
 #pragma unroll
-            for (int word = 0; word < WORDS; word++) {
-                u32 value = 0;
-                for (int byte = 0; byte < 4; byte++)
-                    value |= u32(load(global_at<const u8>(address + 4 * word + byte))) << (8 * byte);
-                words.at[word] = value;
-            }
+        for (int word = 0; word < WORDS; word++) {
+            const u32 high = load(global_at<const u32>(floor + 4 * (word + 1)));
+            words.at[word] = __funnelshift_r(low, high, 8 * over);
+            low = high;
+        }
+    } else {  // from the last byte to the first, each moving those before it up
+#pragma unroll
+        for (int word = 0; word < WORDS; word++) words.at[word] = 0;
+#pragma unroll 1
+        for (u32 byte = bytes; byte--;) {
+#pragma unroll
+            for (int word = WORDS - 1; word > 0; word--)
+                words.at[word] = words.at[word] << 8 | words.at[(word + WORDS - 1) % WORDS] >> 24;
+            words.at[0] = words.at[0] << 8 | load(global_at<const u8>(address + byte));
         }
     }
     return words;
 }
 
+// The first `bytes` of the words.
 template <int WORDS>
-__device__ __forceinline__ void write_words(u64 address, const Words<WORDS>& words) {
-    if (WORDS % 4 == 0 && address % 16 == 0) {
+__device__ __forceinline__ void write_words(u64 address, u32 bytes, Words<WORDS> words) {
+    constexpr int VECTOR = WORDS % 4 == 0 ? 16 : WORDS % 2 == 0 ? 8 : 4;
+    if (bytes == 4 * WORDS && address % VECTOR == 0) {
 #pragma unroll
-        for (int word = 0; word + 3 < WORDS; word += 4) {
-            uint4 four;
-            four.x = words.at[word];
-            four.y = words.at[word + 1];
-            four.z = words.at[word + 2];
-            four.w = words.at[word + 3];
-            global_at<uint4>(address + 4 * word)[0] = four;
+        for (int word = 0; word < WORDS; word += VECTOR / 4) {
+            if (VECTOR == 16) {
+                uint4 four;
+                four.x = words.at[word];
+                four.y = words.at[(word + 1) % WORDS];
+                four.z = words.at[(word + 2) % WORDS];
+                four.w = words.at[(word + 3) % WORDS];
+                global_at<uint4>(address + 4 * word)[0] = four;
+            } else if (VECTOR == 8) {
+                uint2 two;
+                two.x = words.at[word];
+                two.y = words.at[(word + 1) % WORDS];
+                global_at<uint2>(address + 4 * word)[0] = two;
+            } else {
+                global_at<u32>(address + 4 * word)[0] = words.at[word];
+            }
         }
-    } else if (WORDS % 2 == 0 && address % 8 == 0) {
+    } else if (bytes == 4 * WORDS && address % 4 == 0) {
 #pragma unroll
-        for (int word = 0; word + 1 < WORDS; word += 2) {
-            uint2 two;
-            two.x = words.at[word];
-            two.y = words.at[word + 1];
-            global_at<uint2>(address + 4 * word)[0] = two;
-        }
-    } else if (address % 4 == 0) {
-#pragma unroll
-        for (int word = 0; word < WORDS; word++) store_cell<4>(address + 4 * word, words.at[word]);
-    } else if (address % 2 == 0) {
-#pragma unroll
-        for (int half = 0; half < 2 * WORDS; half++) store_cell<2>(address + 2 * half, get_cell<2>(words.at, half));
+        for (int word = 0; word < WORDS; word++) global_at<u32>(address + 4 * word)[0] = words.at[word];
     } else {
+#pragma unroll 1
+        for (u32 byte = 0; byte < bytes; byte++) {
+            global_at<u8>(address + byte)[0] = u8(words.at[0]);
 #pragma unroll
-        for (int byte = 0; byte < 4 * WORDS; byte++) store_cell<1>(address + byte, get_cell<1>(words.at, byte));
+            for (int word = 0; word + 1 < WORDS; word++) words.at[word] = words.at[word] >> 8 | words.at[word + 1] << 24;
+            words.at[WORDS - 1] >>= 8;
+        }
     }
 }
 
 // CELLS cells of SIZE bytes, of which the frame has the first `count`; the others are 0.
 template <int SIZE, int CELLS>
 __device__ __forceinline__ Words<SIZE * CELLS / 4> read_cells(const FrameJob& job, u64 offset, u32 count) {
-    if (count == CELLS)
-        return read_words<SIZE * CELLS / 4>(job.source + offset, job.source, job.source + job.source_bytes);
-    Words<SIZE * CELLS / 4> words = {};
-#pragma unroll
-    for (int i = 0; i < CELLS; i++)
-        if (i < int(count)) put_cell<SIZE>(words.at, i, load_cell<SIZE>(job.source + offset + i * SIZE));
-    return words;
+    return read_words<SIZE * CELLS / 4>(job.source + offset, count * SIZE, job.source, job.source + job.source_bytes);
 }
 
 // The first `count` of CELLS samples of SIZE bytes.
 template <int SIZE, int CELLS>
 __device__ __forceinline__ void write_cells(const FrameJob& job, u64 offset, u32 count,
                                             const Words<SIZE * CELLS / 4>& words) {
-    if (count == CELLS) {
-        write_words<SIZE * CELLS / 4>(job.target + offset, words);
-    } else {
-#pragma unroll
-        for (int i = 0; i < CELLS; i++)
-            if (i < int(count)) store_cell<SIZE>(job.target + offset + i * SIZE, get_cell<SIZE>(words.at, i));
-    }
+    write_words<SIZE * CELLS / 4>(job.target + offset, count * SIZE, words);
 }
+
+// One byte.
+__device__ __forceinline__ u32 load_byte(u64 address) { return load(global_at<const u8>(address)); }
 
 #if defined(__CUDACC__) || defined(GPUENC_SIMT)
 

@@ -89,9 +89,9 @@ __device__ void prepare_bit_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOB
         if (!found.fault) for_groups<GROUP>(job.items, job.skip, [&](u64 first, u32 count) {
             const u64 bit = job.bit_offset + first, source = job.source + bit / 8;
             const u32 shift = u32(bit % 8);
-            u32 bits = load_cell<1>(source);
-            if (shift + count > 8) bits |= load_cell<1>(source + 1) << 8;
-            if (shift + count > 16) bits |= load_cell<1>(source + 2) << 16;
+            u32 bits = load_byte(source);
+            if (shift + count > 8) bits |= load_byte(source + 1) << 8;
+            if (shift + count > 16) bits |= load_byte(source + 2) << 16;
             Words<4> out = {};
 #pragma unroll
             for (int i = 0; i < GROUP; i++)
@@ -112,7 +112,7 @@ __device__ void align_bit_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL
         if (!found.fault) for_groups<GROUP>(bytes, job.skip, [&](u64 first, u32 count) {
             const u64 end = first + count;
             const Words<4> in = read_cells<1, GROUP>(job, first, count);
-            const u32 next = end < touched ? load_cell<1>(job.source + end) : 0;
+            const u32 next = end < touched ? load_byte(job.source + end) : 0;
             Words<4> out = {};
 #pragma unroll
             for (int i = 0; i < GROUP; i++) {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 from gpuenc.archive.report import Record, Summary
@@ -13,7 +14,12 @@ from gpuenc.archive.scan import Item, scan
 from gpuenc.archive.transcode import Interrupted, Job, transcode_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+# Files handed to the workers at once, for each of them: enough that none waits for the one whose turn it is to be
+# reported, and not a million.
+_QUEUED_PER_WORKER = 16
 
 
 class Watcher(Protocol):
@@ -29,11 +35,21 @@ class Watcher(Protocol):
         """The job is over."""
 
 
-def run(job: Job, watcher: Watcher) -> Summary:
-    """Give every file of the job's sources exactly one outcome.
+def run(job: Job, watcher: Watcher, stop: threading.Event | None = None) -> Summary:
+    """Give every file of the job's sources exactly one outcome, in the order in which they were found.
 
-    The first Ctrl-C stops the job: files in work are given up without a trace in the destination, the rest is not
-    begun, and the summary says `interrupted`.
+    Once `stop` is set, or Ctrl-C raises `KeyboardInterrupt` here, files in work are given up without a trace in the
+    destination, the rest is not begun, and the summary says `interrupted`. Files that were finished by then have
+    their outcome.
+
+    Parameters
+    ----------
+    job : Job
+        What to do.
+    watcher : Watcher
+        Whom to tell.
+    stop : threading.Event, optional
+        Set from elsewhere, such as a signal's handler, to end the job early.
 
     Raises
     ------
@@ -41,17 +57,19 @@ def run(job: Job, watcher: Watcher) -> Summary:
         The outcomes do not add up to the files found; nothing else is raised for what a file holds.
     """
     started = time.perf_counter()
+    stop = stop or threading.Event()
     summary = Summary()
-    items = list(scan(job.sources, job.destination))
+    items = list(scan(job.sources, job.destination, without=job.report))
     summary.planned = len(items)
     watcher.start(len(items), sum(_size(item) for item in items))
-    stop = threading.Event()
+
+    def finished(record: Record) -> None:
+        summary.add(record)
+        watcher.done(record)
+
     try:
-        for record in _records(items, job, stop):
-            summary.add(record)
-            watcher.done(record)
-    except KeyboardInterrupt:
-        summary.interrupted = True
+        _work(items, job, stop, finished)
+        summary.interrupted = summary.done < summary.planned and stop.is_set()
     finally:
         summary.seconds = time.perf_counter() - started
         watcher.finish(summary)
@@ -60,45 +78,89 @@ def run(job: Job, watcher: Watcher) -> Summary:
     return summary
 
 
-def _records(items: list[Item], job: Job, stop: threading.Event) -> Iterator[Record]:
-    """Yield one record per item, as they are finished, with `job.jobs` files in work."""
-    waiting = iter(_without_collisions(items))
+def _work(items: Sequence[Item], job: Job, stop: threading.Event, finished: Callable[[Record], None]) -> None:
+    """Tell `finished` of one record per item, in order, with `job.jobs` files in work."""
+    queue: deque[Future[Record] | Record] = deque()
+
+    def take() -> None:
+        first = queue[0]
+        record = first if isinstance(first, Record) else first.result()
+        queue.popleft()
+        finished(record)
+
     with ThreadPoolExecutor(job.jobs, thread_name_prefix="gpuenc-file") as pool:
-        # Two files more than workers keep them busy; the rest of a million is not queued.
-        window: deque[Future[Record]] = deque()
         try:
-            for item, clash in waiting:
-                if clash:
-                    yield clash
-                    continue
-                window.append(pool.submit(transcode_file, item, job, stop))
-                if len(window) >= job.jobs + 2:
-                    yield window.popleft().result()
-            while window:
-                yield window.popleft().result()
-        except (KeyboardInterrupt, GeneratorExit, Interrupted):
-            stop.set()
-            raise
+            for item, known in _refusals(items, job):
+                if stop.is_set():
+                    break
+                queue.append(known or pool.submit(transcode_file, item, job, stop))
+                if len(queue) >= job.jobs * _QUEUED_PER_WORKER:
+                    take()
+            while queue:
+                take()
+        except (KeyboardInterrupt, Interrupted):
+            pass
         finally:
-            for future in window:
-                future.cancel()
+            if queue:
+                stop.set()
+            for waiting in queue:
+                if isinstance(waiting, Future):
+                    waiting.cancel()
+        # What was finished before the stop is in the destination, so it is told; the rest never happened.
+        for waiting in queue:
+            try:
+                record = waiting if isinstance(waiting, Record) else waiting.result()
+            except (CancelledError, Interrupted):
+                continue
+            finished(record)
 
 
-def _without_collisions(items: list[Item]) -> Iterator[tuple[Item, Record | None]]:
-    """Refuse the second of two sources whose outputs would have one name."""
+def _refusals(items: Sequence[Item], job: Job) -> Iterator[tuple[Item, Record | None]]:
+    """Yield each item, and its outcome where it is known before any work."""
     taken: set[str] = set()
+    own = _Own(items) if job.overwrite else None
     for item in items:
-        name = str(item.destination)
-        if name in taken:
+        name, source = str(item.destination), str(item.source)
+        if item.left_out:
+            left = item.left_out
+            yield item, Record(source, left.status, reason=left.code, message=left.message)
+        elif name in taken:
             message = "another source has the same place in the destination"
-            yield item, Record(str(item.source), "failed", reason="destination-collision", message=message)
+            yield item, Record(source, "failed", reason="destination-collision", message=message)
+        elif own and item.destination in own:
+            message = "its place in the destination is that of a source, and sources are never changed"
+            yield item, Record(source, "failed", reason="destination-is-source", message=message)
         else:
             taken.add(name)
             yield item, None
 
 
+class _Own:
+    """The places of all sources, whatever the paths that lead there."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._folders: dict[Path, tuple[int, int] | None] = {}
+        self._places = {self._place(item.source) for item in items}
+        links = [item.source for item in items if item.source.is_symlink()]
+        self._places |= {self._place(link.resolve()) for link in links}
+
+    def __contains__(self, path: Path) -> bool:
+        place = self._place(path)
+        return place[0] is not None and place in self._places
+
+    def _place(self, path: Path) -> tuple[tuple[int, int] | None, str]:
+        folder = path.parent
+        if folder not in self._folders:
+            try:
+                found = os.stat(folder)
+                self._folders[folder] = (found.st_dev, found.st_ino)
+            except OSError:
+                self._folders[folder] = None
+        return self._folders[folder], path.name
+
+
 def _size(item: Item) -> int:
     try:
-        return item.source.stat().st_size
+        return 0 if item.left_out else item.source.stat().st_size
     except OSError:
         return 0

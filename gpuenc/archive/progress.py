@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, TaskID
 
     from gpuenc.archive.report import Record, ReportFile, Summary
 
@@ -27,18 +20,21 @@ _LINE_EVERY_S = 10.0
 class Display:
     """Shows progress on `console`, errors on `errors`, and writes the report.
 
+    A reader that is gone, or a disk that is full, does not stop the job: what cannot be shown is not shown.
+
     Parameters
     ----------
     console, errors : rich.console.Console
         Standard output and standard error.
     report : ReportFile or None
         Where the record of each file goes.
+    dry_run : bool
+        Say that nothing was written.
     """
 
-    def __init__(self, console: Console, errors: Console, report: ReportFile | None) -> None:
-        self._console, self._errors, self._report = console, errors, report
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
+    def __init__(self, console: Console, errors: Console, report: ReportFile | None, *, dry_run: bool = False) -> None:
+        self._console, self._errors, self._report, self._dry_run = console, errors, report, dry_run
+        self._bar: tuple[Progress, TaskID] | None = None
         self._files = self._done = self._frames = self._bytes_in = self._bytes_out = self._read_bytes = 0
         self._started = self._last_line = time.monotonic()
 
@@ -47,21 +43,11 @@ class Display:
         self._files = files
         self._started = self._last_line = time.monotonic()
         if not self._console.is_terminal:
-            self._console.print(f"{files} files, {megabytes(bytes_total)}")
+            self._show(self._console, f"{counted(files, 'file')}, {megabytes(bytes_total)}")
             return
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rates]}"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-        )
-        self._task = self._bar.add_task("files", total=files, rates="")
-        self._bar.start()
+        bar = _bar(self._console)
+        self._bar = bar, bar.add_task("files", total=files, rates="")
+        bar.start()
 
     def done(self, record: Record) -> None:
         """Count one file; say at once what failed."""
@@ -74,33 +60,64 @@ class Display:
         if self._report:
             self._report.add(record)
         if record.status == "failed":
-            self._errors.print(f"failed: {record.source}: {record.message} [{record.reason}]", markup=False)
+            self._show(self._errors, f"failed: {visible(record.source)}: {visible(record.message)} [{record.reason}]")
         if self._bar:
-            self._bar.update(self._task, advance=1, rates=self._rates())
+            bar, task = self._bar
+            with contextlib.suppress(OSError):
+                bar.update(task, advance=1, rates=self._rates())
         elif time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = time.monotonic()
-            self._console.print(f"{self._done}/{self._files} files, {self._rates()}", markup=False)
+            self._show(self._console, f"{self._done}/{self._files} files, {self._rates()}")
 
     def finish(self, summary: Summary) -> None:
         """Show the totals."""
         if self._bar:
-            self._bar.stop()
-        self._console.print(summary_table(summary))
+            with contextlib.suppress(OSError):
+                self._bar[0].stop()
+        self._show(self._console, summary_table(summary, dry_run=self._dry_run))
         if summary.interrupted:
             left = summary.planned - summary.done
-            self._errors.print(f"interrupted: {left} of {summary.planned} files have no outcome", markup=False)
+            self._show(self._errors, f"interrupted: {left} of {counted(summary.planned, 'file')} have no outcome")
+
+    def _show(self, console: Console, what: Any) -> None:
+        with contextlib.suppress(OSError):
+            console.print(what, markup=False, highlight=False)
 
     def _rates(self) -> str:
         seconds = max(1e-6, time.monotonic() - self._started)
         ratio = f", ratio {self._bytes_in / self._bytes_out:.2f}" if self._bytes_out else ""
-        return f"{self._frames} frames, {self._read_bytes / seconds / 1e6:.1f} MB/s{ratio}"
+        return f"{counted(self._frames, 'frame')}, {self._read_bytes / seconds / 1e6:.1f} MB/s{ratio}"
 
 
-def summary_table(summary: Summary) -> Table:
+def _bar(console: Console) -> Progress:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rates]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def summary_table(summary: Summary, *, dry_run: bool = False) -> Table:
     """Return the summary of a job as a table."""
-    table = Table(show_header=False, title="Summary", title_justify="left")
-    table.add_column(style="bold")
-    table.add_column()
+    title = "What would be done (dry run: nothing was written)" if dry_run else "Summary"
+    table = Table(show_header=False, title=title, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
     counts = ", ".join(f"{summary.files[status]} {status}" for status in ("encoded", "copied", "skipped", "failed"))
     table.add_row("files", f"{summary.planned}: {counts}")
     table.add_row("frames", f"{summary.frames} ({megabytes(summary.pixel_bytes)} of pixels)")
@@ -123,3 +140,13 @@ def summary_table(summary: Summary) -> Table:
 def megabytes(count: int) -> str:
     """Return a number of bytes in MB (10⁶ bytes)."""
     return f"{count / 1e6:.1f} MB"
+
+
+def counted(count: int, what: str) -> str:
+    """Return a count with its noun: ``"1 file"``, ``"2 files"``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def visible(text: str) -> str:
+    """Return one line without anything that a terminal would obey: such characters as Python's escapes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import IO, Literal
+from typing import BinaryIO, Literal
 
 Status = Literal["encoded", "copied", "skipped", "failed"]
 
@@ -59,22 +60,47 @@ class Record:
     verified: bool = False
 
     def as_json(self) -> str:
-        """Return the record as one line of JSON."""
+        """Return the record as one line of JSON.
+
+        Bytes of a file name that are no UTF-8 become lone surrogates, escaped, as `os.fsencode` takes them back.
+        """
         values = asdict(self)
         values["seconds"] = round(self.seconds, 6)
-        return json.dumps(values, ensure_ascii=False)
+        line = json.dumps(values, ensure_ascii=False)
+        return line.encode("utf-8", "backslashreplace").decode()
 
 
 class ReportFile:
-    """A file of JSON Lines, written as the job goes on, so that it is complete up to any interruption."""
+    """A file of JSON Lines, written as the job goes on, so that it is complete up to any interruption.
 
-    def __init__(self, stream: IO[str]) -> None:
+    What goes wrong with it does not stop the job, which would cost files their outcome: it is kept in `problem`.
+
+    Parameters
+    ----------
+    stream : binary file
+        Unbuffered, so that a line is there as a whole or not at all.
+    """
+
+    # What every line of a report begins with.
+    BEGINNING = b'{"source": '
+
+    def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
+        self.problem = ""
 
     def add(self, record: Record) -> None:
-        """Write one line and hand it to the operating system."""
-        self._stream.write(record.as_json() + "\n")
-        self._stream.flush()
+        """Write one line and hand it to the operating system; nothing after the first failure."""
+        if self.problem:
+            return
+        line = record.as_json().encode() + b"\n"
+        written = 0
+        try:
+            while written < len(line):
+                written += self._stream.write(line[written:])
+        except OSError as error:
+            self.problem = error.strerror or type(error).__name__
+            with contextlib.suppress(OSError):
+                self._stream.truncate(self._stream.tell() - written)
 
 
 @dataclass(slots=True)

@@ -4,30 +4,50 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuenc.dicom.atomic import TEMPORARY_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
+
+    from gpuenc.archive.report import Status
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Why something found in the sources is not read: an outcome before any work."""
+
+    status: Status
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One file, and its place in the destination's tree."""
+    """One file, its place in the destination's tree, and why it is left out, if it is."""
 
     source: Path
     destination: Path
+    left_out: LeftOut | None = None
 
 
-def scan(sources: Sequence[Path], destination: Path) -> Iterator[Item]:
-    """Yield every regular file below `sources`, folders in name order, lazily.
+_NOT_FOLLOWED = LeftOut(
+    "skipped", "symbolic-link", "symbolic links to folders, and to files outside the source, are not followed"
+)
+_DANGLING = LeftOut("failed", "unreadable-source", "a symbolic link to nothing")
+_NO_FILE = LeftOut("skipped", "not-a-file", "neither a file nor a folder")
+_UNFINISHED = LeftOut("skipped", "unfinished-output", "an output that was never completed")
+
+
+def scan(sources: Sequence[Path], destination: Path, *, without: Path | None = None) -> Iterator[Item]:
+    """Yield everything below `sources` that is no folder, in name order, lazily.
 
     The contents of a single folder are mirrored into `destination`; of several sources, each folder goes below its
     own name, and files go beside them. Symbolic links to folders are not followed, links to files only where the
-    file lies inside the same source, so nothing outside the sources is read. The destination itself and unfinished
-    outputs are left out.
+    file lies inside the same source, so nothing outside the sources is read. The destination itself is left out.
+    A folder that cannot be read is an item too, so that nothing is lost without a word.
 
     Parameters
     ----------
@@ -35,34 +55,73 @@ def scan(sources: Sequence[Path], destination: Path) -> Iterator[Item]:
         Files and folders that exist.
     destination : Path
         The folder of the outputs; it need not exist.
+    without : Path, optional
+        A file that is being written, such as the report.
 
     Yields
     ------
     Item
         `Item.destination` always lies inside `destination`.
     """
-    out = destination.resolve()
+    hidden = {identity for path in (destination, without) if path and (identity := _identity(path))}
+    seen = set()
     for source in sources:
+        base = destination if len(sources) == 1 else destination / _name(source)
         if not source.is_dir():
-            yield Item(source, destination / source.name)
+            base = destination / source.name
+        # The same source twice is one.
+        if (key := (_identity(source), base)) in seen:
             continue
-        base = destination if len(sources) == 1 else destination / source.resolve().name
-        root = source.resolve()
-        for file in _files(source, out, root):
-            yield Item(file, base / file.relative_to(source))
+        seen.add(key)
+        if source.is_dir():
+            for path, left_out in _files(source, hidden):
+                yield Item(path, base / path.relative_to(source), left_out)
+        elif _identity(source) not in hidden:
+            yield Item(source, base, None if source.is_file() else _NO_FILE)
 
 
-def _files(folder: Path, out: Path, root: Path) -> Iterator[Path]:
-    with os.scandir(folder) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
-    for entry in ordered:
-        path = folder / entry.name
-        if entry.is_dir(follow_symlinks=False):
-            if path.resolve() != out:
-                yield from _files(path, out, root)
-        elif entry.is_symlink():
-            target = path.resolve()
-            if target.is_file() and target.is_relative_to(root):
-                yield path
-        elif entry.is_file(follow_symlinks=False) and not entry.name.endswith(TEMPORARY_SUFFIX):
-            yield path
+def _name(folder: Path) -> str:
+    return folder.name if folder.name not in ("", "..") else folder.resolve().name
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _files(root: Path, hidden: set[tuple[int, int]]) -> Iterator[tuple[Path, LeftOut | None]]:
+    """Walk depth first without recursion: trees may be nested deeper than Python's stack."""
+    real_root = os.path.realpath(root)
+    inodes = {inode for _, inode in hidden}
+    waiting: list[tuple[str, LeftOut | None, bool]] = [(os.fspath(root), None, True)]
+    while waiting:
+        path, left_out, is_folder = waiting.pop()
+        if not is_folder:
+            yield Path(path), left_out
+            continue
+        try:
+            with os.scandir(path) as entries:
+                ordered = sorted(entries, key=lambda entry: entry.name, reverse=True)
+        except OSError as error:
+            yield Path(path), LeftOut("failed", "unreadable-source", f"the folder cannot be read: {error.strerror}")
+            continue
+        for entry in ordered:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            # A mount point's entry has another inode than the folder mounted there, so folders are always asked.
+            if (is_folder or entry.inode() in inodes) and _identity(entry.path) in hidden:
+                continue
+            waiting.append((entry.path, None if is_folder else _left_out(entry, real_root), is_folder))
+
+
+def _left_out(entry: os.DirEntry[str], root: str) -> LeftOut | None:
+    if entry.is_symlink():
+        target = os.path.realpath(entry.path)
+        if not os.path.exists(target):
+            return _DANGLING
+        return None if os.path.isfile(target) and Path(target).is_relative_to(root) else _NOT_FOLLOWED
+    if not entry.is_file(follow_symlinks=False):
+        return _NO_FILE
+    return _UNFINISHED if entry.name.endswith(TEMPORARY_SUFFIX) else None

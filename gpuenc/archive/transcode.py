@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -61,10 +62,12 @@ class Job:
         Folder of the outputs.
     target : Target
         What frames become.
-    plugins : str
+    plugin : str
         Label of the only plug-in to use; empty for all.
     jobs : int
-        Files in work at once, and lanes for a large one.
+        Files in work at once.
+    lanes : int, optional
+        Most threads for the frames of one large file; by default one per usable core.
     verify : bool
         Decode lossless outputs again and compare every sample.
     keep_lossy : bool
@@ -72,7 +75,9 @@ class Job:
     whole_cells : bool
         Encode files with samples outside Bits Stored at the precision of Bits Allocated, instead of copying them.
     extended_offsets, overwrite, dry_run : bool
-        Always write an Extended Offset Table; replace outputs; write nothing.
+        Always write an Extended Offset Table; replace outputs; read headers only and write nothing.
+    report : Path, optional
+        The report that is being written, which is no source.
     memory_bytes : int
         Bound on the memory of all frames in work.
     """
@@ -82,12 +87,14 @@ class Job:
     target: Target
     plugin: str = ""
     jobs: int = 1
+    lanes: int | None = None
     verify: bool = True
     keep_lossy: bool = True
     whole_cells: bool = False
     extended_offsets: bool = False
     overwrite: bool = False
     dry_run: bool = False
+    report: Path | None = None
     memory_bytes: int = engine.DEFAULT_MEMORY_BYTES
 
 
@@ -105,10 +112,15 @@ def transcode_file(item: Item, job: Job, stop: threading.Event) -> Record:
     try:
         record = _transcode(item, job, stop)
     except GpuencError as error:
-        record = _record(item, job, "failed", error.code, " ".join(str(error).split()))
+        record = _failed(item, job, error)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        record = _record(item, job, "failed", "unreadable-source", f"the source cannot be read: {reason}")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # a deflated source is inflated into a temporary file
+            record = _record(item, job, "failed", "disk-full", f"the folder for temporary files: {reason}")
+        else:
+            record = _record(item, job, "failed", "unreadable-source", f"the source cannot be read: {reason}")
+    except MemoryError:
+        record = _record(item, job, "failed", "out-of-memory", "there is not enough memory for one of its frames")
     except Interrupted:
         raise
     except Exception as error:
@@ -131,26 +143,43 @@ def _transcode(item: Item, job: Job, stop: threading.Event) -> Record:
         if error.code == "not-dicom":
             return _record(item, job, "skipped", error.code, str(error))
         if error.code in _COPIED_CODES:
-            return _copied(item, job, error.code, str(error))
+            return _copied(item, job, stop, error.code, str(error))
         raise
     with source:
-        if source.syntax == job.target.syntax.uid:
-            return _copied(item, job, "already-encoded", "it has the target's transfer syntax", source.syntax)
-        if job.keep_lossy and source.lossy and not keeps_jpeg(source.syntax, job.target.syntax):
-            return _copied(item, job, "lossy-source", "its pixels are lossy already", source.syntax)
         try:
-            return _encoded(source, item, job, job.target, stop)
-        except ValuesOutsideBitsStored as error:
-            if not job.whole_cells:
-                return _copied(item, job, error.code, str(error), source.syntax)
-        return _encoded(source, item, job, replace(job.target, whole_cells=True), stop)
+            return _outcome(source, item, job, stop)
+        except GpuencError as error:
+            return _failed(item, job, error, source.syntax)
+
+
+def _outcome(source: DicomFile, item: Item, job: Job, stop: threading.Event) -> Record:
+    if source.compressed:
+        source.frame(0)  # what is cut off, or contradicts itself, is neither encoded nor copied
+    if source.syntax == job.target.syntax.uid and (job.target.lossless or job.keep_lossy):
+        return _copied(item, job, stop, "already-encoded", "it has the target's transfer syntax", source.syntax)
+    if job.keep_lossy and source.lossy and not keeps_jpeg(source.syntax, job.target.syntax):
+        return _copied(item, job, stop, "lossy-source", "its pixels are lossy already", source.syntax)
+    try:
+        return _encoded(source, item, job, job.target, stop)
+    except ValuesOutsideBitsStored as error:
+        if not job.whole_cells:
+            return _copied(item, job, stop, error.code, str(error), source.syntax)
+    return _encoded(source, item, job, replace(job.target, whole_cells=True), stop)
 
 
 def _encoded(source: DicomFile, item: Item, job: Job, target: Target, stop: threading.Event) -> Record:
     cells = _cells(source, target)
     wanted = coding(target, cells)
     if job.dry_run:
-        return _record(item, job, "encoded", source_syntax=source.syntax, destination=str(item.destination))
+        return _record(
+            item,
+            job,
+            "encoded",
+            destination=str(item.destination),
+            source_syntax=source.syntax,
+            frames=source.number_of_frames,
+            pixel_bytes=source.native_bytes,
+        )
     found = changes(source, cells, target, wanted)
     overlays = EmbeddedOverlays(source.attributes, cells.overlay_bits) if moves_overlays(cells, wanted) else None
     _make_folder(item.destination.parent)
@@ -223,7 +252,7 @@ def _results(
         frames,
         target,
         chain(target.syntax, job.plugin),
-        threads=job.jobs if source.native_bytes >= _SPREAD_BYTES else 1,
+        threads=job.lanes if source.native_bytes >= _SPREAD_BYTES else 1,
         memory_bytes=job.memory_bytes // job.jobs,
         verify=job.verify,
         decode=decode,
@@ -236,12 +265,16 @@ def _with_overlays(found: Changes, filled: Changes) -> Changes:
     return replace(found, set={**found.set, **data})
 
 
-def _copied(item: Item, job: Job, code: str, message: str, source_syntax: str = "") -> Record:
+def _copied(item: Item, job: Job, stop: threading.Event, code: str, message: str, source_syntax: str = "") -> Record:
+    def check() -> None:
+        if stop.is_set():
+            raise Interrupted
+
     if job.dry_run:
         size = item.source.stat().st_size
     else:
         _make_folder(item.destination.parent)
-        size = copy_file(item.source, item.destination, overwrite=job.overwrite)
+        size = copy_file(item.source, item.destination, overwrite=job.overwrite, check=check)
     return _record(
         item,
         job,
@@ -260,6 +293,11 @@ def _make_folder(folder: Path) -> None:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DestinationError(f"the folder cannot be made: {reason}", code="destination-unwritable") from None
+
+
+def _failed(item: Item, job: Job, error: GpuencError, source_syntax: str = "") -> Record:
+    message = " ".join(str(error).split())
+    return _record(item, job, "failed", error.code, message, source_syntax=source_syntax)
 
 
 def _record(item: Item, job: Job, status: Status, reason: str = "", message: str = "", **more: Any) -> Record:

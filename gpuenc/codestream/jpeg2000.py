@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from gpuenc.syntaxes import Family
 
 EOC = b"\xff\xd9"
+_JP2_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 _SOC_SIZ, _SOT_CODE, _SOD_CODE = b"\xff\x4f\xff\x51", b"\xff\x90", b"\xff\x93"
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
-_SIZ, _CAP, _COD, _COC, _TLM, _QCD, _QCC, _POC, _SOT, _SOD = (
-    0xFF51, 0xFF50, 0xFF52, 0xFF53, 0xFF55, 0xFF5C, 0xFF5D, 0xFF5F, 0xFF90, 0xFF93,
+_SIZ, _CAP, _COD, _COC, _TLM, _QCD, _QCC, _POC, _SOT = (
+    0xFF51, 0xFF50, 0xFF52, 0xFF53, 0xFF55, 0xFF5C, 0xFF5D, 0xFF5F, 0xFF90,
 )  # fmt: skip
 _MARKER = struct.Struct(">HH")
 _SIZ_BODY = struct.Struct(">HIIIIIIIIH")
@@ -150,6 +151,29 @@ def parse(codestream: bytes, family: Family) -> StreamInfo:
         tlm=bool(header.lengths) or header.broken_tlm,
         tlm_matches=_tlm_matches(stream),
     )
+
+
+def unboxed(data: bytes) -> bytes:
+    """Return the codestream of a JP2 file (T.800 Annex I); what is no JP2 file is returned as it is.
+
+    Some encoders put JP2 boxes into fragments, which PS3.5 A.4.4 does not allow.
+    """
+    if not data.startswith(_JP2_SIGNATURE):
+        return data
+    position = 0
+    while position + 8 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        head = 8
+        if length == 1:
+            length, head = int.from_bytes(data[position + 8 : position + 16], "big"), 16
+        if length == 0:
+            length = len(data) - position
+        if data[position + 4 : position + 8] == b"jp2c":
+            return data[position + head : position + length]
+        if length < head:
+            break
+        position += length
+    raise WrongCodestream("a JP2 file without a codestream")
 
 
 def insert_tlm(codestream: bytes) -> bytes:

@@ -15,7 +15,6 @@ _SIZE = ((9, 1), (13, 1), (18, 1), (30, 1))
 _ENUM = ((0, 0), (0, 1), (4, 2), (6, 18))
 _INTEGER_BITS = ((0, 8), (0, 10), (0, 12), (6, 1))
 _FLOAT_BITS = ((0, 32), (0, 16), (0, 24), (6, 1))
-_EXTRA_CHANNELS = ((0, 0), (0, 1), (4, 2), (12, 1))
 _RATIOS = ((0, 1), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 _GRAY = 1
 
@@ -83,7 +82,7 @@ def parse(codestream: bytes) -> StreamInfo:
         if floating:
             bits.u(4)  # exponent_bits_per_sample
         bits.u(1)  # modular_16bit_buffers
-        if bits.u32(_EXTRA_CHANNELS):
+        if bits.u(2):  # the selector of num_extra_channels: only 0 stands for none
             raise WrongCodestream("a JPEG XL codestream has channels besides its colours")
         xyb = bool(bits.u(1))
         if not bits.u(1):  # ColourEncoding is not all_default, which is RGB

@@ -134,7 +134,7 @@ def _jpeg_colour(info: StreamInfo, coding: Coding) -> None:
 
 
 def _not_subsampled(info: StreamInfo) -> None:
-    _demand(len(set(info.subsampling)) == 1 or info.samples == 1, f"is subsampled: {info.subsampling}")
+    _demand(len(set(info.subsampling)) == 1, f"is subsampled: {info.subsampling}")
 
 
 def _same(what: str, have: object, want: object) -> None:

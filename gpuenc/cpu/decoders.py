@@ -15,6 +15,7 @@ import imagecodecs
 import numpy as np
 
 from gpuenc.codestream import parse
+from gpuenc.codestream.jpeg2000 import unboxed
 from gpuenc.cpu import rle, samples
 from gpuenc.errors import DecodeFailed, WrongCodestream
 from gpuenc.frames import Coded, Frame, FrameFormat
@@ -205,6 +206,8 @@ def _decode(syntax: Syntax, codestream: bytes, fmt: FrameFormat, *, exact: bool)
     family = syntax.family
     if syntax.recompresses_jpeg:
         codestream, family = jpeg_of(codestream), "jpeg"
+    elif syntax.jpeg2000:
+        codestream = _unboxed(codestream)
     info = _checked(codestream, family, fmt)
     decoded = _DECODERS[family](codestream[: info.length_bytes], info, exact)
     if decoded.shape != fmt.shape or decoded.dtype.kind not in "iu":
@@ -227,9 +230,19 @@ def _checked(codestream: bytes, family: Family, fmt: FrameFormat) -> StreamInfo:
         )
     if info.ends_properly is False:
         raise DecodeFailed("the codestream is cut off, or something other than padding follows it")
+    if family in ("jpeg", "jpeg-lossless") and fmt.photometric == "RGB" and (info.jfif or info.adobe_transform == 1):
+        # Its readers would show YCbCr; a copy of its samples under the attribute's name would show other colours.
+        raise DecodeFailed("the JPEG's markers say YCbCr, and Photometric Interpretation says RGB")
     if family in ("jpeg2000", "htj2k") and set(info.subsampling) != {(1, 1)}:
         raise DecodeFailed(f"the codestream is subsampled: {info.subsampling}")
     return info
+
+
+def _unboxed(codestream: bytes) -> bytes:
+    try:
+        return unboxed(codestream)
+    except WrongCodestream as error:
+        raise DecodeFailed(str(error)) from None
 
 
 def _parse(codestream: bytes, family: Family) -> StreamInfo:

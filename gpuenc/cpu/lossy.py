@@ -19,7 +19,6 @@ RATIO_TOLERANCE = math.log2(1.02)
 _MOST_ENCODES = 12
 _COMPARED_AT_ONCE = 1 << 16
 _CLOSE = 1e-3
-_FAR = 1000.0
 
 
 def psnr_db(samples: NDArray[Any], decoded: NDArray[Any], precision: int) -> float:
@@ -82,7 +81,7 @@ def least(
     setting = min(max(start, low), high)
     for attempt in range(_MOST_ENCODES):
         codestream = encode(setting)
-        beyond = min(excess(codestream), _FAR)
+        beyond = excess(codestream)
         if beyond >= 0:
             enough, best = (setting, beyond), codestream
             if beyond <= tolerance or setting <= low:

@@ -117,7 +117,7 @@ def prepare(pixels: NDArray[np.uint8], fmt: FrameFormat, coding: Coding, *, bit_
     elif fmt.samples > 1 and fmt.planar:
         samples = interleave(samples.reshape(fmt.samples, fmt.rows, fmt.columns))
     if coding.to_rgb:
-        samples = ybr_to_rgb(samples)
+        samples = ybr_to_rgb(samples.reshape(coding.shape))
     return np.require(samples.reshape(coding.shape), requirements=["C", "A"])
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 import threading
+import weakref
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -133,6 +134,7 @@ class Worker:
         self._thread = threading.Thread(target=_serve, args=(self._calls,), name=name, daemon=True)
         self._thread.start()
         self._hung = False
+        weakref.finalize(self, self._calls.put, None)  # where nobody closes it
 
     def call(self, function: Callable[[], _T], timeout_s: float) -> _T:
         """Return what `function` returns, or raise what it raises.

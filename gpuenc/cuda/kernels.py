@@ -118,7 +118,7 @@ def sources_root() -> Traversable:
 
 
 def read_source(*names: str, root: Traversable | None = None) -> str:
-    """Return sources as one text, each header of ours inlined once, with ``#line`` for messages and profilers.
+    """Return sources as one text, each file once and where it is first included, with ``#line`` for messages and profilers.
 
     CuPy's cache on disk goes by this text: what a compiler would fetch through an include path it would not see, and
     a changed header would run the old binary.
@@ -136,7 +136,8 @@ def read_source(*names: str, root: Traversable | None = None) -> str:
         One of them, or a header it includes, is not there.
     """
     seen: set[str] = set()
-    return "".join(line for name in names for line in _inlined(root or sources_root(), name, seen))
+    inlined = (_inlined(root or sources_root(), name, seen) for name in names if name not in seen)
+    return "".join(line for lines in inlined for line in lines)
 
 
 def _inlined(root: Traversable, name: str, seen: set[str]) -> list[str]:

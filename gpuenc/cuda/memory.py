@@ -191,7 +191,7 @@ class CupyWorkspace:
     """
 
     index: int
-    kernels: CupyDevice = field(init=False)
+    kernels: Device = field(init=False)
     stream: int = field(init=False)
     _cupy: Any = field(init=False)
     _own: Any = field(init=False)

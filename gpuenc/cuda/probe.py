@@ -128,9 +128,7 @@ def works(nv: Any, encoder: Any, codec: Codec) -> str:
         )
         source = nv.as_image(image, precision=_BITS)
     else:
-        settings = nv.EncodeParams(
-            quality_type=nv.QualityType.QUALITY, quality_value=_QUALITY, chroma_subsampling=gray
-        )
+        settings = nv.EncodeParams(quality_type=nv.QualityType.QUALITY, quality_value=_QUALITY, chroma_subsampling=gray)
         source = nv.as_image(image)
     made = encoder.encode([source], codec, params=settings)[0]
     return "it encodes nothing" if made is None else _wrong(bytes(memoryview(made)), image, codec)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 from gpuenc.errors import DestinationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import TracebackType
     from typing import BinaryIO
@@ -145,8 +145,22 @@ class AtomicFile:
         return os.fdopen(os.open(name, flags, 0o600), "wb", buffering=_BUFFER_BYTES), name
 
 
-def copy_file(source: Path, destination: Path, *, overwrite: bool = False, fsync: bool = True) -> int:
+def copy_file(
+    source: Path,
+    destination: Path,
+    *,
+    overwrite: bool = False,
+    fsync: bool = True,
+    check: Callable[[], None] | None = None,
+) -> int:
     """Copy a file byte for byte, as atomically as any output; return its size in bytes.
+
+    Parameters
+    ----------
+    source, destination, overwrite, fsync
+        As for `AtomicFile`.
+    check : callable, optional
+        Called before each piece; what it raises ends the copy, and nothing is left of it.
 
     Raises
     ------
@@ -157,6 +171,8 @@ def copy_file(source: Path, destination: Path, *, overwrite: bool = False, fsync
     """
     with open(source, "rb", buffering=0) as reader, AtomicFile(destination, overwrite=overwrite, fsync=fsync) as out:
         while piece := reader.read(_COPY_BYTES):
+            if check:
+                check()
             with out.errors():
                 out.file.write(piece)
         return out.publish()

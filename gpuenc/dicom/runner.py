@@ -7,12 +7,13 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydicom.pixels.encoders.base import EncodeRunner
 from pydicom.uid import UID
 
 from gpuenc.codestream import even_segments
 from gpuenc.coding import Coding, coding
-from gpuenc.cpu import samples
+from gpuenc.cpu import decoders, samples
 from gpuenc.errors import GpuencError
 from gpuenc.frames import Coded, Encoded, Failure
 from gpuenc.plugins import Limits
@@ -93,6 +94,14 @@ class FrameByFrame:
         made = bytes(codestream)
         if self._target.syntax.family == "rle":
             made = even_segments(made)
+        if self._target.syntax.family == "jpeg2000" and wanted.lossless and (wanted.mct or wanted.precision > 22):
+            # OpenJPEG, which is behind pylibjpeg, loses bits of saturated colours and of many bits without a word.
+            try:
+                exact = np.array_equal(decoders.decode_samples(made, self._target.syntax, wanted), prepared)
+            except GpuencError as error:
+                return Failure(frame.ref, "undecodable", self._label, str(error))
+            if not exact:
+                return Failure(frame.ref, "verify-mismatch", self._label, "its samples do not come back")
         return Encoded(frame.ref, made, self._label)
 
     def _call(self, src: bytes, runner: EncodeRunner) -> bytes | bytearray:

@@ -49,6 +49,8 @@ MAX_HEADER_BYTES = 256 << 20
 # What a Deflated file may inflate to: 4 GiB of Pixel Data, which is the most a length field can say, and its header.
 MAX_INFLATED_BYTES = (4 << 30) + MAX_HEADER_BYTES
 _COPY_BYTES = 1 << 20
+# MPEG-2, MPEG-4 AVC/H.264 and HEVC/H.265, with their fragmentable twins (PS3.5 8.2.5 to 8.2.13).
+_VIDEO = re.compile(r"1\.2\.840\.10008\.1\.2\.4\.10[0-8](\.1)?")
 
 
 class DicomFile(PixelSource):
@@ -87,8 +89,8 @@ class DicomFile(PixelSource):
     Raises
     ------
     SourceError
-        ``not-dicom``, ``no-pixel-data``, ``float-pixel-data``, ``unknown-syntax``, ``truncated``, ``wrong-length``,
-        ``corrupt-header`` or ``too-large``; for Deflated files also ``corrupt-deflate``.
+        ``not-dicom``, ``no-pixel-data``, ``float-pixel-data``, ``video``, ``unknown-syntax``, ``truncated``,
+        ``wrong-length``, ``corrupt-header`` or ``too-large``; for Deflated files also ``corrupt-deflate``.
     InvalidPixels
         An attribute is missing or absurd.
     OSError
@@ -195,6 +197,8 @@ class DicomFile(PixelSource):
         uid = next((e for e in self.meta if e.tag == 0x00020010), None)
         self.syntax = "" if uid is None else self.prefix[uid.value : uid.end].decode("latin-1").strip(" \0")
         known = self.syntax in COMPRESSED_UIDS or self.syntax in syntaxes.NATIVE_UIDS
+        if _VIDEO.fullmatch(self.syntax):
+            raise SourceError("it holds video, which is not re-encoded", code="video")
         if self.syntax and not known:
             shown = self.syntax if re.fullmatch(r"[0-9.]{1,64}", self.syntax) else "in the header, which is no UID,"
             raise SourceError(f"transfer syntax {shown} cannot be read", code="unknown-syntax")

@@ -189,6 +189,13 @@ class TestFormsOfTlm:
         assert (info.tlm, info.tlm_matches) == (True, False)
 
 
+@pytest.mark.parametrize("stlm", [0x30, 0x70])
+def test_tlm_of_a_form_that_stands_for_nothing(noise, stlm):
+    encoded = imagecodecs.htj2k_encode(noise(100, 100), reversible=True)
+    info = parse(with_segment(encoded, b"\xff\x55", bytes((0, stlm)) + bytes(3 + (4 if stlm & 0x40 else 2))), "htj2k")
+    assert (info.tlm, info.tlm_matches) == (True, False)
+
+
 def test_tlm_in_two_segments_in_any_order(noise):
     encoded = imagecodecs.htj2k_encode(noise(100, 100), reversible=True, tile=(64, 64))
     entries = [struct.pack(">HI", *part) for part in tile_parts(encoded)]
@@ -273,6 +280,29 @@ class TestOverrides:
     def test_component_that_is_quantised(self, plain):
         assert parse(with_segment(plain, b"\xff\x5d", b"\x02\x22" + bytes(32)), "htj2k").lossless is False
         assert parse(with_segment(plain, b"\xff\x5d", b"\x02\x20" + bytes(16)), "htj2k").lossless is True
+
+    def test_component_with_ht_code_blocks_or_other_styles(self, noise):
+        part_1 = imagecodecs.jpeg2k_encode(noise(100, 100, 3), codecformat="J2K", reversible=True)
+        for style in (0x01, 0x3F, 0x80):
+            info = parse(with_segment(part_1, b"\xff\x53", bytes((1, 0, 3, 4, 4, style, 1))), "jpeg2000")
+            assert (info.ht, info.lossless) == (False, True)
+        assert parse(with_segment(part_1, b"\xff\x53", b"\x01\x00\x03\x04\x04\x40\x01"), "jpeg2000").ht is True
+
+    @pytest.mark.parametrize(("components", "index"), [(256, b"\x05"), (257, b"\x00\x05")])
+    def test_component_indices_of_two_bytes(self, noise, components, index):
+        gray = imagecodecs.htj2k_encode(noise(40, 40), reversible=True)
+        siz = struct.pack(">H", 38 + 3 * components) + gray[6:40] + struct.pack(">H", components)
+        many = gray[:4] + siz + b"\x07\x01\x01" * components + gray[45:]
+        assert parse(many, "htj2k").lossless is True
+        coc = with_segment(many, b"\xff\x53", index + b"\x00\x03\x04\x04\x40\x01")
+        assert (parse(coc, "htj2k").levels, parse(coc, "htj2k").lossless) == (3, True)
+        assert parse(with_segment(many, b"\xff\x5d", index + b"\x20" + bytes(16)), "htj2k").lossless is True
+        assert parse(with_segment(many, b"\xff\x5d", index + b"\x22" + bytes(32)), "htj2k").lossless is False
+
+    def test_progression_that_stands_for_nothing(self, plain):
+        at = find(plain, b"\xff\x52")[0] + 5
+        assert plain[at] == 2
+        assert parse(plain[:at] + b"\x05" + plain[at + 1 :], "htj2k").progression == ""
 
     def test_progression_order_change(self, plain):
         info = parse(with_segment(plain, b"\xff\x5f", b"\x00\x00\x00\x01\x06\x03\x02"), "htj2k")

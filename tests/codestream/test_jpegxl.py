@@ -90,6 +90,45 @@ class TestHeaderFields:
         info = parse(pack(*SQUARE_8, *extra, *rest), "jpegxl")
         assert (info.orientation, info.precision, info.samples, info.xyb) == (orientation, 10, 1, True)
 
+    @pytest.mark.parametrize(
+        ("depth", "floating", "precision"),
+        [
+            ([(0, 1), (0, 2)], False, 8), ([(0, 1), (1, 2)], False, 10), ([(0, 1), (2, 2)], False, 12),
+            ([(0, 1), (3, 2), (30, 6)], False, 31), ([(1, 1), (0, 2), (7, 4)], True, 32),
+            ([(1, 1), (1, 2), (4, 4)], True, 16), ([(1, 1), (2, 2), (7, 4)], True, 24),
+            ([(1, 1), (3, 2), (18, 6), (5, 4)], True, 19),
+        ],
+    )  # fmt: skip
+    @pytest.mark.parametrize(
+        ("space", "samples"), [([(0, 2)], 3), ([(1, 2)], 1), ([(2, 2), (0, 4)], 3), ([(3, 2), (1, 6)], 3)]
+    )
+    def test_bit_depth_and_colour_space(self, depth, floating, precision, space, samples):
+        """The space is RGB, gray, XYB, or a number that stands for nothing yet."""
+        rest = [(1, 1), (0, 2), (0, 1), (0, 1), (1, 1), *space]  # buffers, channels, XYB, all_default, want_icc
+        info = parse(pack(*SQUARE_8, (0, 1), (0, 1), *depth, *rest), "jpegxl")
+        assert (info.precision, info.float_samples, info.samples) == (precision, floating, samples)
+
+    def test_header_that_fills_its_last_byte(self):
+        fields = [
+            *SQUARE_8,
+            (0, 1),
+            (0, 1),
+            (0, 1),
+            (3, 2),
+            (12, 6),
+            (1, 1),
+            (0, 2),
+            (0, 1),
+            (0, 1),
+            (0, 1),
+            (2, 2),
+            (0, 4),
+        ]
+        assert sum(bits for _, bits in fields) == 32
+        assert parse(pack(*fields)[:6], "jpegxl").precision == 13
+        with pytest.raises(WrongCodestream, match="cut off"):
+            parse(pack(*fields)[:5], "jpegxl")
+
     @pytest.mark.parametrize(("preview", "animation"), [(1, 0), (0, 1)])
     def test_preview_or_animation(self, preview, animation):
         fields = [*SQUARE_8, (0, 1), (1, 1), (0, 3), (0, 1), (preview, 1), (animation, 1)]

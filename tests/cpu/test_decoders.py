@@ -394,3 +394,38 @@ def test_decode_samples_of_raw_cells_checks_their_size():
         np.testing.assert_array_equal(decoders.decode_samples(result.codestream, find(name), wanted), cells)
         with pytest.raises(DecodeFailed):
             decoders.decode_samples(result.codestream[:-1], find(name), wanted)
+
+
+class TestOddSources:
+    ARR = np.random.default_rng(4).integers(0, 4096, (40, 50)).astype(np.uint16)
+
+    def _decode(self, uid, codestream, photometric="MONOCHROME2", samples=1, bits=(16, 12)):
+        return decoders.decode(
+            uid,
+            codestream,
+            rows=40,
+            columns=50,
+            samples=samples,
+            bits_allocated=bits[0],
+            bits_stored=bits[1],
+            signed=False,
+            photometric=photometric,
+        )
+
+    def test_jp2_boxes_around_a_codestream(self):
+        boxed = imagecodecs.jpeg2k_encode(self.ARR, codecformat="JP2", reversible=True, bitspersample=12)
+        assert boxed[4:8] == b"jP  "
+        assert np.array_equal(self._decode("1.2.840.10008.1.2.4.90", boxed), self.ARR)
+
+    @pytest.mark.parametrize("cut", [13, 40, 80])
+    def test_jp2_boxes_without_a_codestream(self, cut):
+        boxed = imagecodecs.jpeg2k_encode(self.ARR, codecformat="JP2", reversible=True, bitspersample=12)
+        with pytest.raises(DecodeFailed):
+            self._decode("1.2.840.10008.1.2.4.90", boxed[:cut])
+
+    def test_a_jpeg_whose_markers_contradict_the_attribute(self):
+        rgb = np.random.default_rng(5).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+        ycc = imagecodecs.jpeg8_encode(rgb, 90, colorspace="RGB", outcolorspace="YCBCR")
+        with pytest.raises(DecodeFailed, match=r"markers say YCbCr, and Photometric Interpretation says RGB"):
+            self._decode("1.2.840.10008.1.2.4.50", ycc, "RGB", 3, (8, 8))
+        assert self._decode("1.2.840.10008.1.2.4.50", ycc, "YBR_FULL_422", 3, (8, 8)).shape == (40, 50, 3)

@@ -70,10 +70,9 @@ inline void violation(Kind kind, const char* format, ...) {
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    char where[100] = "";
-    if (current)
-        snprintf(where, sizeof where, "block (%u, %u, %u) thread %d: ", block_index.x, block_index.y, block_index.z,
-                 current->number);
+    char where[100], thread[30] = "";
+    if (current) snprintf(thread, sizeof thread, " thread %d", current->number);
+    snprintf(where, sizeof where, "block (%u, %u, %u)%s: ", block_index.x, block_index.y, block_index.z, thread);
     report += where;
     report += text;
     report += '\n';
@@ -275,9 +274,8 @@ inline void run_block() {
         if (memcmp(stack_of(unsigned(fiber.number)), &CANARY, sizeof CANARY))
             violation(STACK, "thread %d has used all of its stack", fiber.number);
         if (fiber.state == DONE) continue;
-        violation(DEADLOCK, "thread %d of block (%u, %u) waits for ever at %s in line %d", fiber.number, block_index.x,
-                  block_index.y, fiber.state == AT_BLOCK_BARRIER ? "the block's barrier" : "an operation of its warp",
-                  fiber.line);
+        violation(DEADLOCK, "thread %d waits for ever at %s in line %d", fiber.number,
+                  fiber.state == AT_BLOCK_BARRIER ? "the block's barrier" : "an operation of its warp", fiber.line);
         return;
     }
 }
@@ -293,7 +291,7 @@ inline uint64_t warp_operation(int kind, unsigned mask, uint64_t value, int sour
     if (!(mask >> (current->number % 32) & 1))
         violation(WARP_OPERATION, "line %d: the mask %08x does not name the lane itself", line, mask);
     current->kind = kind;
-    current->mask = mask;
+    current->mask = mask | 1u << (current->number % 32);
     current->value = value;
     current->source = source;
     wait(IN_WARP_OPERATION, line);

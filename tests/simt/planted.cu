@@ -64,7 +64,7 @@ extern "C" __global__ void writes_shared_one_too_many(GLOBAL(const u32) in, GLOB
     out[threadIdx.x] = held[threadIdx.x];
 }
 extern "C" __global__ void reads_misaligned(GLOBAL(const u32) in, GLOBAL(u32) out) {
-    if (threadIdx.x < 8) out[threadIdx.x] = global_at<const uint4>(in[0] * 0ull + 8 + u64(in.raw))[threadIdx.x].get().x;
+    if (threadIdx.x < 8) out[threadIdx.x] = global_at<const uint4>(u64(in.raw) + 8)[threadIdx.x].get().x;
 }
 extern "C" __global__ void writes_its_input(GLOBAL(u32) in, GLOBAL(u32) out) {
     out[threadIdx.x] = in[threadIdx.x];

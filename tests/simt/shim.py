@@ -79,9 +79,9 @@ class Library:
 
     def __init__(self, source: str, flags: Sequence[str] = FLAGS) -> None:
         self.names = kernel_names(source)
-        table = ", ".join(f'kernel("{name}", {name})' for name in self.names)
+        table = ", ".join(f'kernel("{name}", ::{name})' for name in self.names)
         text = (
-            f'#include "simt.h"\n{source}\n#include "host.h"\n'
+            f'#include "simt.h"\n{source}\n#line 1 "kernels"\n#include "host.h"\n'
             f"const std::vector<simt::Kernel>& simt::kernels() {{ static const std::vector<Kernel> all = {{{table}}}; "
             "return all; }\n"
         )

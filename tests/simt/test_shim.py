@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from gpuenc.cuda.kernels import read_source, sources_root
+from gpuenc.cuda.kernels import read_source
 from tests.simt import cases
 from tests.simt.shim import FLAGS, HERE, SCHEDULES, KernelMisbehaved, Library, SimtDevice
 
@@ -131,22 +131,22 @@ def test_a_result_that_nobody_wrote_is_found() -> None:
         on.download(on.empty((3,), np.uint8))
 
 
-# The kernels of the repository with one error planted in each: what is replaced, by what, in which comparison it must
-# show, and as what. All are built at once and chosen by a number at run time; 0 plants nothing.
+# The kernels of the repository, with one error planted at a time: after which text, what is replaced by what, in which
+# comparison it must show, and as what. All are built at once and chosen by a number at run time; 0 plants nothing.
 
-STATEMENT, EXPRESSION = "if (simt_mutant != {number}) {old}", "(simt_mutant == {number} ? {new} : {old})"
 WRONG = "wrong values"
+BARRIER = "__syncthreads();"
 MUTANTS = [
-    ("if (lane == 0) parts[warp] = part;\n            ", "__syncthreads();", None, "crc32", "race"),
-    ("if (lane == 0) atomicXor(sums + frame, crc_product(power, sum));\n            }\n            ", "__syncthreads();", None, "crc32", "race"),
-    ("u32 to_end = load(tables + (CRC_TO_END + threadIdx.x));\n    ", "__syncthreads();", None, "crc32", "race"),
+    ("parts[warp] = part;\n            ", BARRIER, "", "crc32", "race"),
+    ("crc_product(power, sum));\n            }\n            ", BARRIER, "", "crc32", "race"),
+    ("(CRC_TO_END + threadIdx.x));\n    ", BARRIER, "", "crc32", "race"),
     ("sums[i] = ", "crc_advance(by + CRC_BY_ROW, sums[i])", "sums[i]", "crc32", WRONG),
-    ("const u32 power = crc_warp_power(tables, ", "chunks - 1 - chunk", "chunks - chunk", "crc32", WRONG),
-    ("if (end >= ", "missing + 16", "missing", "crc32", "out of bounds"),
+    ("crc_warp_power(tables, ", "chunks - 1 - chunk", "chunks - chunk", "crc32", WRONG),
+    ("if (", "end >= missing + 16", "end >= missing", "crc32", "out of bounds"),
     ("floor >= begin && ", "floor + 4 * (WORDS + 1) <= end", "true", "prepare_8_8", "out of bounds"),
-    ("} else if (", "floor >= begin", "true", "prepare_8_8", "out of bounds"),
-    ("body(first, u32((", "end < items ? end : items", "end", "prepare_16_16", "out of bounds"),
-    ("if (WORDS % 4 == 0 && ", "address % 16 == 0) {\n#pragma unroll\n        for (int word = 0; word + 3 < WORDS; word += 4) {\n            const", "", "prepare_8_8", "misaligned"),
+    ("bytes == 4 * WORDS && ", "floor >= begin", "true", "prepare_8_8", "out of bounds"),
+    ("body(first, u32((", "end < items", "true", "prepare_16_16", "out of bounds"),
+    ("address - over;\n    if (bytes == 4 * WORDS && ", "address % VECTOR == 0", "over == 0", "prepare_8_8", "misaligned"),
     ("if (", "shift + count > 16", "shift + count >= 16", "prepare_bits", "out of bounds"),
     ("const u32 next = ", "end < touched", "true", "align_bits", "out of bounds"),
     ("if (", "first + i + 1 == bytes && job.items % 8", "false", "align_bits", WRONG),
@@ -155,5 +155,44 @@ MUTANTS = [
     ("index < 0 ? 0 : ", "index >= entries", "index > entries", "expand_palette_8", "out of bounds"),
     ("114 * blue + ", "500", "499", "rgb_to_ybr", WRONG),
     ("return {(", "rgb.a + 2 * rgb.b + rgb.c", "rgb.a + 2 * rgb.b + rgb.c + 1", "rct_forward_8", WRONG),
-    ("(status + ", "u64(STATUS_WORDS) * frame, ", "frame, ", "count_differing_8_8", WRONG),
+    ("atomicAdd(status + ", "u64(STATUS_WORDS) * frame", "u64(frame)", "count_differing_8_8", WRONG),
 ]  # fmt: skip
+
+
+@lru_cache
+def mutants() -> Library:
+    text = read_source("samples.cu", "colour.cu", "compare.cu")
+    for number, (before, old, new, _, _) in enumerate(MUTANTS, 1):
+        assert text.count(before + old) == 1, f"{before}{old} is there {text.count(before + old)} times"
+        chosen = f"if (simt_mutant != {number}) {old}" if old == BARRIER else f"(simt_mutant == {number} ? {new} : {old})"
+        text = text.replace(before + old, before + chosen)
+    return Library(f'extern "C" {{ int simt_mutant; }}\n{text}')
+
+
+def run_mutant(number: int, kernel: str) -> set[str]:
+    """Return as what the mutant was found, nothing if it was not."""
+    library = mutants()
+    ctypes.c_int.in_dll(library.functions, "simt_mutant").value = number
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        few = (1, 2) if seed % 2 else (1 << 31, 1 << 16)
+        on = SimtDevice(SCHEDULES[seed % 5], misalign=int(rng.integers(0, 16)), most_blocks=few, library=library)
+        most = 300 if kernel == "crc32" and seed % 4 == 3 else 40
+        try:
+            cases.COMPARISONS[kernel](rng, on, most)
+        except KernelMisbehaved as wrong:
+            return set(wrong.counts)
+        except AssertionError:
+            return {WRONG}
+    return set()
+
+
+@pytest.mark.parametrize("number", range(1, len(MUTANTS) + 1))
+def test_an_error_planted_in_our_kernels_is_found(number: int) -> None:
+    *_, kernel, found_as = MUTANTS[number - 1]
+    assert found_as in run_mutant(number, kernel)
+
+
+@pytest.mark.parametrize("kernel", sorted({mutant[3] for mutant in MUTANTS}))
+def test_without_a_planted_error_nothing_is_found(kernel: str) -> None:
+    assert run_mutant(0, kernel) == set()
