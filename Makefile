@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check format lint types wheel smoke clean
+.PHONY: gpu-test gpu-bundle help demo test check format lint types wheel smoke clean
 
 PY := .venv/bin/python
 INSTALL := $(PY) -m pip install -qq --disable-pip-version-check
@@ -12,7 +12,7 @@ NO_PYTHON = gpuenc needs Python 3.12 or newer with venv: install one (apt-get in
 pyenv install 3.12, or uv python install 3.12) or name it with make PYTHON=/path/to/python3
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.demo ## re-encode a real study to HTJ2K into demo-out, verify it, show what happened
 	@$(PY) .ci/demo.py demo-out
@@ -42,6 +42,12 @@ smoke: wheel ## install that wheel into a clean environment and use it
 	@$(PY) -m venv .cache/smoke
 	@.cache/smoke/bin/python -m pip install -qq --disable-pip-version-check dist/*.whl
 	.cache/smoke/bin/python -I .ci/smoke.py
+
+gpu-test: ## what only a GPU can show; offline, with the bundle's packages
+	GPUENC_REQUIRE_CUDA=1 $(or $(PYTHON),python3) -m pytest tests/gpu $(ARGS)
+
+gpu-bundle: .venv/.demo ## wheels for an offline CUDA 13 machine, in gpu-bundle
+	$(PY) .ci/gpu-bundle gpu-bundle
 
 clean: ## remove everything made here
 	rm -rf .venv .cache dist demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,8 +17,9 @@ from gpuenc._version import __version__
 if TYPE_CHECKING:
     from gpuenc.datasets import compress
     from gpuenc.drop_in import install, uninstall
-    from gpuenc.encoder import Encoder, get_encoder
+    from gpuenc.encoder import Encoder
     from gpuenc.errors import GpuencError
+    from gpuenc.registry import get_encoder
 
 __all__ = ["Encoder", "GpuencError", "__version__", "compress", "get_encoder", "install", "uninstall"]
 
@@ -26,7 +27,7 @@ _HOMES = {
     "Encoder": "gpuenc.encoder",
     "GpuencError": "gpuenc.errors",
     "compress": "gpuenc.datasets",
-    "get_encoder": "gpuenc.encoder",
+    "get_encoder": "gpuenc.registry",
     "install": "gpuenc.drop_in",
     "uninstall": "gpuenc.drop_in",
 }

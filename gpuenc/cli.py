@@ -153,7 +153,7 @@ def transcode(
 @app.command()
 def syntaxes() -> None:
     """Show what can be encoded here, and by which plug-ins, in their order."""
-    from gpuenc.encoder import get_encoder
+    from gpuenc.registry import get_encoder
     from gpuenc.syntaxes import TABLE
 
     table = Table(box=SIMPLE, pad_edge=False)
@@ -259,7 +259,7 @@ def _demand_sources(sources: list[Path], output: Path) -> None:
 
 def _demand_plugin(target: Target, label: str) -> None:
     """Stop with 2 for a label that is not there, with 4 where nothing can encode."""
-    from gpuenc.encoder import chain
+    from gpuenc.registry import chain
 
     if label and not target.syntax.encapsulated:
         _give_up(f"{target.syntax.name} is written without a plug-in; leave out --plugin", Exit.USAGE)

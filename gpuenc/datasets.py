@@ -17,8 +17,9 @@ from gpuenc.dicom.overlays import EmbeddedOverlays
 from gpuenc.dicom.request import DESCRIBES_CELLS, checked_array
 from gpuenc.dicom.source import frames_of
 from gpuenc.dicom.writer import encapsulate, put_native
-from gpuenc.encoder import chain, error_of
+from gpuenc.encoder import error_of
 from gpuenc.frames import Failure
+from gpuenc.registry import chain
 from gpuenc.syntaxes import find
 from gpuenc.targets import from_options
 

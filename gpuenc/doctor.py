@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gpuenc import engine
 from gpuenc._version import __version__
-from gpuenc.encoder import all_encoders
+from gpuenc.registry import all_encoders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

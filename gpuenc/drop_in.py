@@ -8,7 +8,8 @@ from pydicom.pixels.encoders import base
 from pydicom.uid import UID
 
 from gpuenc._version import __version__
-from gpuenc.encoder import Encoder, all_encoders
+from gpuenc.encoder import Encoder
+from gpuenc.registry import all_encoders
 
 _REGISTRY: dict[UID, tuple[Any, str]] = base._PIXEL_DATA_ENCODERS
 _before: dict[UID, tuple[Any, str]] = {}

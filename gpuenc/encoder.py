@@ -14,16 +14,16 @@ from gpuenc.dicom.request import Request, outside_message, request
 from gpuenc.dicom.runner import FrameByFrame
 from gpuenc.errors import (
     DecodeFailed,
+    DeviceUnavailable,
     EncodeFailed,
     FormatNotAllowed,
     GpuencError,
     InvalidOption,
     InvalidPixels,
-    UnknownSyntax,
     ValuesOutsideBitsStored,
 )
 from gpuenc.frames import Encoded, Failure
-from gpuenc.syntaxes import BY_UID, TABLE, find
+from gpuenc.syntaxes import BY_UID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from gpuenc.dicom.request import Source
     from gpuenc.frames import Frame
     from gpuenc.plugins import BatchEncoder, Plugin
-    from gpuenc.syntaxes import Syntax
 
 _EXTRAS = {"pylibjpeg": "pylibjpeg", "pyjpegls": "pyjpegls", "gdcm": "gdcm"}
 
@@ -110,8 +109,13 @@ class Encoder(PydicomEncoder):
         """One sentence for each plug-in that cannot be used: what it needs and how to install that."""
         lines = []
         for line in super().missing_dependencies:
-            extra = _EXTRAS.get(line.split(" - ")[0])
-            lines.append(f"{line}: pip install 'gpuenc[{extra}]'" if extra else line)
+            label = line.split(" - ")[0]
+            why = getattr(self._modules.get(label), "why_unavailable", None)
+            if why:
+                lines.append(f"{label} - {why(self.UID)}")
+            else:
+                extra = _EXTRAS.get(label)
+                lines.append(f"{line}: pip install 'gpuenc[{extra}]'" if extra else line)
         return lines
 
     @staticmethod
@@ -161,6 +165,7 @@ class Encoder(PydicomEncoder):
         index: int | None = None,
         validate: bool = True,
         verify: bool = False,
+        device: str | int = "auto",
         **kwargs: Any,
     ) -> bytes:
         """Return one encoded frame.
@@ -180,6 +185,9 @@ class Encoder(PydicomEncoder):
             that do not fit Bits Stored are refused either way.
         verify : bool
             Decode the codestream and compare every sample (lossless targets).
+        device : {'auto', 'cpu', 'gpu'} or int
+            Where to encode: on the first GPU if it can be used, else on the CPU; on the CPU; on the first GPU or that
+            of an index, and on the CPU only what the GPU refuses.
         **kwargs
             pydicom's pixel options (`rows`, `bits_stored`, …) and the codec's: `j2k_cr`, `j2k_psnr`, `jls_error`,
             `quality`, `lossless`. What shape and dtype of an array tell may be left out.
@@ -211,7 +219,8 @@ class Encoder(PydicomEncoder):
         index = index or 0
         if index >= frames.number_of_frames:
             raise EncodeFailed(f"There is no frame {index}: the pixel data has {frames.number_of_frames} frames")
-        results = self._results(iter([frames.frame(index)]), asked, encoding_plugin, decoding_plugin, 1, verify)
+        chain = self.chain(encoding_plugin, asked.options, device)
+        results = _results(iter([frames.frame(index)]), asked, chain, decoding_plugin, 1, verify)
         return next(_codestreams(results, asked))
 
     def iter_encode(
@@ -222,6 +231,7 @@ class Encoder(PydicomEncoder):
         *,
         validate: bool = True,
         verify: bool = False,
+        device: str | int = "auto",
         threads: int | None = None,
         memory_bytes: int = engine.DEFAULT_MEMORY_BYTES,
         **kwargs: Any,
@@ -233,7 +243,7 @@ class Encoder(PydicomEncoder):
 
         Parameters
         ----------
-        src, encoding_plugin, decoding_plugin, validate, verify, **kwargs
+        src, encoding_plugin, decoding_plugin, validate, verify, device, **kwargs
             As for `encode`.
         threads : int, optional
             Most lanes; by default one per usable core.
@@ -257,10 +267,13 @@ class Encoder(PydicomEncoder):
             return
         asked = self._request(src, encoding_plugin, validate, kwargs)
         lanes = 1 if asked.frames.number_of_frames == 1 else threads
-        results = self._results(iter(asked), asked, encoding_plugin, decoding_plugin, lanes, verify, memory_bytes)
+        chain = self.chain(encoding_plugin, asked.options, device)
+        results = _results(iter(asked), asked, chain, decoding_plugin, lanes, verify, memory_bytes)
         yield from _codestreams(results, asked)
 
-    def chain(self, label: str = "", options: Mapping[str, Any] | None = None) -> list[Plugin]:
+    def chain(
+        self, label: str = "", options: Mapping[str, Any] | None = None, device: str | int = "auto"
+    ) -> list[Plugin]:
         """Return the plug-ins that are tried, in order, ready for `engine.encode_frames`.
 
         Parameters
@@ -269,18 +282,31 @@ class Encoder(PydicomEncoder):
             The only one to use; empty for all that are available.
         options : mapping, optional
             Keywords for plug-ins written for pydicom.
+        device : {'auto', 'cpu', 'gpu'} or int
+            As for `encode`.
 
         Raises
         ------
         RuntimeError
-            None is available; the message says what to install.
+            None is available, or a GPU was demanded and there is none; the message says what to do.
         ValueError
-            There is no plug-in of that label.
+            There is no plug-in of that label, or no such device.
         """
+        if device not in ("auto", "cpu", "gpu") and (not isinstance(device, int) or device < 0):
+            raise InvalidOption(f"device must be 'auto', 'cpu', 'gpu' or the index of a GPU, not {device!r}")
         chosen = self._validate_plugins(label)
+        on_gpu = [name for name in chosen if _device_of(self._modules[name]) == "gpu"]
+        if device not in ("auto", "cpu") and not on_gpu:
+            lines = [
+                line for line in self.missing_dependencies if _device_of(self._modules[line.split(" - ")[0]]) == "gpu"
+            ]
+            why = "; ".join(lines) or "no plug-in for it uses one"
+            raise DeviceUnavailable(f"'{self.UID.name}' cannot be encoded on a GPU here: {why}")
+        index = device if isinstance(device, int) else 0
         return [
-            _plugin(name, cast("Callable[..., bytes]", function), self._modules[name], options or {})
+            _plugin(name, cast("Callable[..., bytes]", function), self._modules[name], options or {}, index)
             for name, function in chosen.items()
+            if device != "cpu" or name not in on_gpu
         ]
 
     def _request(self, src: Source, label: str, validate: bool, options: Mapping[str, Any]) -> Request:
@@ -291,32 +317,40 @@ class Encoder(PydicomEncoder):
             # In pydicom it is each plug-in that objects to an option.
             raise InvalidOption(_all_said("\n  ".join(f"{name}: {error}" for name in chosen))) from None
 
-    def _results(
-        self,
-        frames: Iterator[Frame],
-        asked: Request,
-        encoding_plugin: str,
-        decoding_plugin: str,
-        threads: int | None,
-        verify: bool,
-        memory_bytes: int = engine.DEFAULT_MEMORY_BYTES,
-    ) -> Iterator[Encoded | Failure]:
-        return engine.encode_frames(
-            frames,
-            asked.target,
-            self.chain(encoding_plugin, asked.options),
-            threads=threads,
-            memory_bytes=memory_bytes,
-            verify=verify,
-            decode=frame_decoder(decoding_plugin),
-        )
+
+def _results(
+    frames: Iterator[Frame],
+    asked: Request,
+    chain: list[Plugin],
+    decoding_plugin: str,
+    threads: int | None,
+    verify: bool,
+    memory_bytes: int = engine.DEFAULT_MEMORY_BYTES,
+) -> Iterator[Encoded | Failure]:
+    return engine.encode_frames(
+        frames,
+        asked.target,
+        chain,
+        threads=threads,
+        memory_bytes=memory_bytes,
+        verify=verify,
+        decode=frame_decoder(decoding_plugin),
+    )
 
 
-def _plugin(label: str, function: Callable[..., bytes], module: ModuleType, options: Mapping[str, Any]) -> Plugin:
+def _device_of(module: ModuleType) -> plugins.Device:
+    return getattr(module, "DEVICE", "cpu")
+
+
+def _plugin(
+    label: str, function: Callable[..., bytes], module: ModuleType, options: Mapping[str, Any], index: int
+) -> Plugin:
     batched: type[BatchEncoder] | None = getattr(module, "BatchEncoder", None)
-    if batched is not None:
-        return plugins.Plugin(label, batched)
-    return plugins.Plugin(label, lambda target: FrameByFrame(label, function, module, options, target))
+    if batched is None:
+        return plugins.Plugin(label, lambda target: FrameByFrame(label, function, module, options, target))
+    if _device_of(module) == "gpu":
+        return plugins.Plugin(label, lambda target: batched(target, device=index), "gpu")
+    return plugins.Plugin(label, batched)
 
 
 def _codestreams(results: Iterator[Encoded | Failure], asked: Request) -> Iterator[bytes]:
@@ -344,55 +378,3 @@ def _rebuilt(uid: str, paths: Mapping[str, tuple[str, str]]) -> Encoder:
     encoder = Encoder(UID(uid))
     encoder.add_plugins(list(paths.items()))
     return encoder
-
-
-_ENCODERS: dict[str, Encoder] = {}
-
-
-def get_encoder(uid: str) -> Encoder:
-    """Return the encoder of a transfer syntax, with its default plug-ins.
-
-    Parameters
-    ----------
-    uid : str
-        Transfer Syntax UID, or a name of it: ``"htj2k-lossless"``, ``"HTJ2KLossless"``.
-
-    Raises
-    ------
-    NotImplementedError
-        There is no encoder for it.
-    """
-    try:
-        syntax = find(uid)
-    except UnknownSyntax:
-        name = UID(uid).name
-        raise UnknownSyntax(f"No pixel data encoders have been implemented for '{name}'") from None
-    if not syntax.encapsulated:
-        raise UnknownSyntax(f"No pixel data encoders have been implemented for '{UID(syntax.uid).name}'")
-    if syntax.uid not in _ENCODERS:
-        encoder = Encoder(UID(syntax.uid))
-        encoder.add_plugins([(path.label, path.import_path) for path in plugins.default_plugins(syntax.uid)])
-        # A thread that was faster keeps its own: both are complete.
-        _ENCODERS.setdefault(syntax.uid, encoder)
-    return _ENCODERS[syntax.uid]
-
-
-def chain(syntax: Syntax, label: str = "", options: Mapping[str, Any] | None = None) -> list[Plugin]:
-    """Return the plug-ins for `syntax`, in order, ready for `engine.encode_frames`.
-
-    Targets without compression have one, which hands cells through.
-
-    Raises
-    ------
-    RuntimeError, ValueError
-        As `Encoder.chain`.
-    """
-    if syntax.encapsulated:
-        return get_encoder(syntax.uid).chain(label, options)
-    path = plugins.IMAGECODECS
-    return [plugins.Plugin("native", import_module(path.module).BatchEncoder)]
-
-
-def all_encoders() -> dict[str, Encoder]:
-    """Return every encoder by its Transfer Syntax UID."""
-    return {syntax.uid: get_encoder(syntax.uid) for syntax in TABLE if syntax.encapsulated}

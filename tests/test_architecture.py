@@ -17,7 +17,7 @@ DATA = {"errors", "frames", "syntaxes", "targets", "coding", "codestream"}
 PLUGINS = DATA | {"plugins"}
 ENGINE = PLUGINS | {"batching", "cpu"}
 ENCODER = ENGINE | {"engine", "dicom"}
-FRONT = ENCODER | {"encoder"}
+FRONT = ENCODER | {"encoder", "registry"}
 MAY_USE = {
     "errors": set(),
     "_version": set(),
@@ -33,6 +33,7 @@ MAY_USE = {
     "engine": ENGINE,
     "dicom": PLUGINS | {"cpu"},
     "encoder": ENCODER,
+    "registry": ENCODER | {"encoder"},
     "datasets": FRONT,
     "drop_in": FRONT,
     "doctor": FRONT,
@@ -40,7 +41,7 @@ MAY_USE = {
     "archive": FRONT,
     "cli": FRONT | {"archive", "doctor", "pipelines"},
     "__main__": {"cli"},
-    "__init__": {"datasets", "drop_in", "encoder", "errors"},
+    "__init__": {"datasets", "drop_in", "encoder", "errors", "registry"},
 }
 
 # Modules that only compute: no files, no threads, no devices.
@@ -52,7 +53,7 @@ IMPURE = {
 
 # Packages that only some rooms may import, so that the others stay free of them.
 ONLY_IN = {
-    "pydicom": ("dicom", "encoder", "datasets", "drop_in"),
+    "pydicom": ("dicom", "encoder", "registry", "datasets", "drop_in"),
     "imagecodecs": ("cpu",),
     "cupy": ("cuda",),
     "nvidia": ("cuda",),

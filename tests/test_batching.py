@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -30,7 +32,7 @@ def test_no_frame_is_lost_reordered_or_mixed(formats, max_frames, max_bytes):
 def test_batches_are_not_smaller_than_they_need_to_be(formats, max_frames, max_bytes):
     frames = [frame(i, fmt) for i, fmt in enumerate(formats)]
     made = list(batches(frames, max_frames=max_frames, max_bytes=max_bytes))
-    for batch, following in zip(made, made[1:], strict=False):
+    for batch, following in pairwise(made):
         size = sum(f.format.frame_bytes for f in batch) + following[0].format.frame_bytes
         assert len(batch) == max_frames or size > max_bytes or following[0].format != batch[0].format
 

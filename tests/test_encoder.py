@@ -78,7 +78,7 @@ class TestIsPydicoms:
     def test_names(self):
         encoder = gpuenc.Encoder(RLELossless)
         assert encoder.name == "RLELosslessEncoder"
-        assert encoder.UID == RLELossless
+        assert RLELossless == encoder.UID
         assert isinstance(encoder.UID, UID)
         assert encoder.is_encapsulated
         assert not encoder.is_native

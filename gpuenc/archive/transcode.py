@@ -22,9 +22,10 @@ from gpuenc.dicom.header import header, trailer
 from gpuenc.dicom.overlays import EmbeddedOverlays
 from gpuenc.dicom.source import DicomFile
 from gpuenc.dicom.writer import OutputFile
-from gpuenc.encoder import chain, error_of
+from gpuenc.encoder import error_of
 from gpuenc.errors import DestinationError, GpuencError, SourceError, ValuesOutsideBitsStored
 from gpuenc.frames import Failure
+from gpuenc.registry import chain
 from gpuenc.syntaxes import keeps_jpeg
 
 if TYPE_CHECKING:

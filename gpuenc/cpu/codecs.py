@@ -106,7 +106,7 @@ def encode_frame(src: bytes, runner: Runner) -> bytes:
     options = runner.options
     syntax = BY_UID[str(options["transfer_syntax_uid"])]
     target = from_options(syntax, options)
-    fmt, pixels = _native(src, options, syntax)
+    fmt, pixels = native_cells_of(src, options, syntax)
     wanted = coding(target, fmt)
     prepared = samples.prepare(pixels, fmt, wanted)
     codestream = encoders.encode_samples(prepared, target, wanted, fmt)
@@ -116,7 +116,7 @@ def encode_frame(src: bytes, runner: Runner) -> bytes:
     return pad_even(codestream, syntax.family) if syntax.family == "jpeg-ls" else codestream
 
 
-def _native(src: bytes, options: Mapping[str, Any], syntax: Syntax) -> tuple[FrameFormat, NDArray[np.uint8]]:
+def native_cells_of(src: bytes, options: Mapping[str, Any], syntax: Syntax) -> tuple[FrameFormat, NDArray[np.uint8]]:
     """Return a frame from pydicom's runner as native cells of Bits Allocated, and their format."""
     if options.get("byteorder", "<") == ">":
         raise InvalidOption("Unsupported option \"byteorder = '>'\"")

@@ -118,7 +118,7 @@ def sources_root() -> Traversable:
 
 
 def read_source(*names: str, root: Traversable | None = None) -> str:
-    """Return sources as one text, each file once and where it is first included, with ``#line`` for messages and profilers.
+    """Return sources as one text, each file once, where it is first included; ``#line`` for messages and profilers.
 
     CuPy's cache on disk goes by this text: what a compiler would fetch through an include path it would not see, and
     a changed header would run the old binary.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,7 +20,7 @@ from gpuenc.errors import InvalidOption, InvalidPixels
 from gpuenc.plugins import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
@@ -205,15 +205,16 @@ class CupyWorkspace:
             self._own = self._cupy.cuda.Stream(non_blocking=True)
         self.stream = int(self._own.ptr)
 
-    def current(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def current(self) -> Iterator[None]:
         """Return a context in which kernels are queued on this lane's stream."""
-        own: AbstractContextManager[Any] = self._own
-        return own
+        with self._cupy.cuda.Device(self.index), self._own:
+            yield
 
     def stage(self, cells: Sequence[NDArray[np.uint8]]) -> list[Array]:
         """Copy frames to the device in one transfer, from pinned memory; each begins at a multiple of 256 bytes."""
         starts, total = offsets([cell.size for cell in cells])
-        with self._cupy.cuda.Device(self.index), self._own:
+        with self.current():
             self._own.synchronize()  # the transfer before may still read the pinned buffer, after a failure
             host = self._reserve(total)
             for start, cell in zip(starts, cells, strict=True):

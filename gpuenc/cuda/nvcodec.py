@@ -42,6 +42,9 @@ ENCODER_DEPENDENCIES = dict.fromkeys(nvrules.UIDS, ("gpuenc[cuda13] or gpuenc[cu
 _CALL_S, _BYTES_PER_S = 60.0, 4 << 20
 
 
+DEVICE = "gpu"
+
+
 def is_available(uid: str) -> bool:
     """Return whether the first visible GPU encodes transfer syntax `uid`; see `gpuenc.cuda.probe`."""
     return uid in ENCODER_DEPENDENCIES and not why_unavailable(uid)
@@ -215,7 +218,7 @@ def encode_frame(src: bytes, runner: codecs.Runner) -> bytes:
     options = runner.options
     syntax = BY_UID[str(options["transfer_syntax_uid"])]
     target = from_options(syntax, options)
-    fmt, pixels = codecs._native(src, options, syntax)
+    fmt, pixels = codecs.native_cells_of(src, options, syntax)
     with _SINGLE.lock:
         [result] = _SINGLE.encoder(target).encode([Frame(FrameRef("", 0), fmt, pixels)])
     if isinstance(result, Failure):

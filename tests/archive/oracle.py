@@ -55,6 +55,11 @@ def samples(ds: Dataset) -> NDArray[np.integer]:
     return pixel_array(ds, raw=True, decoding_plugin=plugin).reshape(shape)
 
 
+def cells(ds: Dataset) -> bytes:
+    """Return native pixel data, deflated or not."""
+    return (_inflated(ds) if ds.file_meta.TransferSyntaxUID == DEFLATED_FRAME else ds).PixelData
+
+
 def _inflated(ds: Dataset) -> Dataset:
     """Return a native dataset of deflated frames (PS3.5 A.4.13), each of which begins on a byte."""
     frames = [np.frombuffer(zlib.decompress(each, -15), np.uint8) for each in fragments(ds)]
@@ -99,7 +104,10 @@ def split(path: Path) -> tuple[bytes, list[tuple[int, bytes]], list[tuple[int, b
 
 def _end(data: bytes, at: int) -> int:
     vr = data[at + 4 : at + 6]
-    value, (length,) = (at + 12, unpack_from("<I", data, at + 8)) if vr in LONG else (at + 8, unpack_from("<H", data, at + 6))
+    if vr in LONG:
+        value, (length,) = at + 12, unpack_from("<I", data, at + 8)
+    else:
+        value, (length,) = at + 8, unpack_from("<H", data, at + 6)
     if length != 0xFFFFFFFF:
         return value + length
     return _items_end(data, value)

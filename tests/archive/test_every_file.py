@@ -1,4 +1,4 @@
-"""Every file of pydicom and pydicom-data to every lossless target: its outcome, its samples, and all its other bytes."""
+"""Every file of pydicom and pydicom-data to every lossless target: its outcome, its samples, all its other bytes."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_every_file(syntax, tmp_path, small, untouched):
             path, output = Path(record.source), Path(record.destination)
             try:
                 check_output(record, path, output, syntax)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a decoder's refusal is a finding too
                 problems.append(f"{name_of(path)}: {type(error).__name__}: {error}")
         assert not problems, "\n".join(problems)
     written = {path for path in tmp_path.rglob("*") if path.is_file()}
@@ -186,14 +186,14 @@ def check_header(before, path, after, output):
     assert "ExtendedOffsetTable" not in after
     assert "ExtendedOffsetTableLengths" not in after
     uid = before.file_meta.TransferSyntaxUID
-    if uid.is_encapsulated or uid in (oracle.EXPLICIT, oracle.DEFLATED):
-        if name_of(path) not in (*OUTCOMES["no_meta"], *OUTCOMES["implicit"]["files"]):
-            _, meta, elements = oracle.split(path)
-            preamble, new_meta, new_elements = oracle.split(output)
-            assert preamble == path.read_bytes()[:132]
-            assert without(new_meta, {0x00020000, 0x00020010}) == without(meta, {0x00020000, 0x00020010})
-            assert without(new_elements, MAY_CHANGE) == without(elements, MAY_CHANGE)
-            return
+    explicit = uid.is_encapsulated or uid in (oracle.EXPLICIT, oracle.DEFLATED)
+    if explicit and name_of(path) not in (*OUTCOMES["no_meta"], *OUTCOMES["implicit"]["files"]):
+        preamble, meta, elements = oracle.split(path)
+        new_preamble, new_meta, new_elements = oracle.split(output)
+        assert new_preamble == preamble
+        assert without(new_meta, {0x00020000, 0x00020010}) == without(meta, {0x00020000, 0x00020010})
+        assert without(new_elements, MAY_CHANGE) == without(elements, MAY_CHANGE)
+        return
     tags = {tag for tag in (*before.keys(), *after.keys()) if tag not in MAY_CHANGE and tag.element}
     for tag in tags:
         assert tag in before, f"{tag} is new"

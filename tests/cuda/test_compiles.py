@@ -117,7 +117,9 @@ def compiled() -> Compiled:
 
 
 def check_usage(log: str, source: str, text: str) -> None:
-    usage = {kernel: (int(stores) + int(loads), int(registers)) for kernel, stores, loads, registers in USAGE.findall(log)}
+    usage = {
+        kernel: (int(stores) + int(loads), int(registers)) for kernel, stores, loads, registers in USAGE.findall(log)
+    }
     assert set(usage) == set(kernel_names(text)), log[:2000]
     most = (MOST_SPILLED_BYTES, MOST_REGISTERS)
     over = {kernel: each for kernel, each in usage.items() if each[0] > most[0] or each[1] > most[1]}

@@ -55,7 +55,8 @@ def libcuda(tmp_path_factory):
 
 def ask(code, libcuda=None, **environment):
     """Return what `code` prints, of a process that must write nothing to its standard error."""
-    env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"PYTHONPATH": path} | environment
     if libcuda:
         env["LD_LIBRARY_PATH"] = str(libcuda)
     done = subprocess.run(

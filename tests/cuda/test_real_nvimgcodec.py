@@ -168,9 +168,10 @@ def found():
         if os.environ.get("GPUENC_NO_SKIPS") == "1":
             pytest.fail("the wheel of nvImageCodec is missing, and GPUENC_NO_SKIPS=1 forbids to skip")
         pytest.skip("needs the nvidia-nvimgcodec-cu13 wheel, which needs no GPU: pip install 'gpuenc[test]'")
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(FINDINGS)],
-        capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=120, check=False,
+        capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -259,8 +260,26 @@ def test_a_lane_on_a_device_that_is_gone_returns_failures(without_driver):
 def test_what_is_asked_for_is_what_the_real_types_hold(found):
     asked = found["asked"]
     j2k = ["CSS_GRAY", "LOSSLESS"]
-    assert asked["1.2.840.10008.1.2.4.90 MONOCHROME2 False"][:9] == ["uint16", 12, "I_Y", "GRAY", "UNKNOWN", *j2k, False, 0]
-    assert asked["1.2.840.10008.1.2.4.201 MONOCHROME2 True"][:9] == ["int16", 12, "I_Y", "GRAY", "UNKNOWN", *j2k, True, 0]
+    assert asked["1.2.840.10008.1.2.4.90 MONOCHROME2 False"][:9] == [
+        "uint16",
+        12,
+        "I_Y",
+        "GRAY",
+        "UNKNOWN",
+        *j2k,
+        False,
+        0,
+    ]
+    assert asked["1.2.840.10008.1.2.4.201 MONOCHROME2 True"][:9] == [
+        "int16",
+        12,
+        "I_Y",
+        "GRAY",
+        "UNKNOWN",
+        *j2k,
+        True,
+        0,
+    ]
     assert asked["1.2.840.10008.1.2.4.202 RGB False"] == [
         "uint8", 8, "I_RGB", "SRGB", "SRGB", "CSS_444", "LOSSLESS", True, 1, 1, "J2K", "RPCL",
     ]  # fmt: skip

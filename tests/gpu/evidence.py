@@ -1,6 +1,6 @@
 """The claims that only a GPU can show, what was found, and benchmarks/gpu-evidence.md made of both.
 
-    python -m tests.gpu.evidence        writes benchmarks/gpu-evidence.md from benchmarks/results/*-gputest.json
+python -m tests.gpu.evidence        writes benchmarks/gpu-evidence.md from benchmarks/results/*-gputest.json
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ NO_TEST = "no test yet"
 HEAD = """# What only a GPU can show
 
 Each row is a claim, or a question, that no machine without a GPU can settle. The figures come from `make gpu-test`,
-which writes `benchmarks/results/<date>-<device>-gputest.json` and this page; nothing here is typed. README claims nothing
-whose row is open.
+which writes `benchmarks/results/<date>-<device>-gputest.json` and this page; nothing here is typed. README claims
+nothing whose row is open.
 
 | Claim or question | Found | On | Shown by |
 |---|---|---|---|
@@ -38,10 +38,10 @@ _CODESTREAMS, _LANES, _SPEED, _KERNELS = (
 
 # Claim → where it is shown.
 ROWS: dict[str, tuple[str, str]] = {
-    "exact": ("Lossless J2K and HTJ2K of every format of the table come back exactly, by OpenJPH and OpenJPEG", _CODESTREAMS),
+    "exact": ("Lossless J2K and HTJ2K of every format come back exactly, by OpenJPH and OpenJPEG", _CODESTREAMS),
     "exact-12": ("A precision below 16 in 16-bit cells comes back exactly, HT and not HT", _CODESTREAMS),
-    "exact-noise": ("Noise of 8 to 16 bits comes back exactly (bit stuffing, INTERNAL_ERROR in old versions)", _CODESTREAMS),
-    "exact-signed": ("Signed samples of 9 to 16 bits in int16 come back exactly, with the sign bit in SIZ", _CODESTREAMS),
+    "exact-noise": ("Noise of 8 to 16 bits comes back exactly, which old versions got wrong", _CODESTREAMS),
+    "exact-signed": ("Signed samples of 9 to 16 bits come back exactly, with the sign in SIZ", _CODESTREAMS),
     "exact-rct": ("RGB with mct_mode=1 is exact by OpenJPH and OpenJPEG", _CODESTREAMS),
     "exact-sizes": ("Images of 1 x 1 to 2048 x 2500 come back exactly", _CODESTREAMS),
     "siz": ("SIZ says Bits Stored and the sign, COD the levels asked for, MCT and RPCL", _CODESTREAMS),
@@ -51,7 +51,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "two-components": ("Two components by I_UNCHANGED", _CODESTREAMS),
     "psnr": ("What PSNR comes out where 40 and 50 dB are asked for, at 8 and 12 bits", _CODESTREAMS),
     "jpeg": ("JPEG Baseline decodes with libjpeg-turbo: 4:2:2, error at quality 90", _CODESTREAMS),
-    "jpeg-markers": ("Which markers nvJPEG writes, and whether its tables are those of libjpeg at the same quality", _CODESTREAMS),
+    "jpeg-markers": ("Which markers nvJPEG writes, and whether its tables are libjpeg's", _CODESTREAMS),
     "mixed": ("10,000 mixed frames with injected faults: none lost, order kept, every sample right", _LANES),
     "hang": ("Calls that did not return", _LANES),
     "probe": ("The probe: how long it takes, and that it writes nothing to standard error", _LANES),
@@ -101,7 +101,9 @@ class Evidence:
 def commit() -> str:
     """Return the commit that is measured; a checkout without git says which in GPUENC_COMMIT."""
     try:
-        done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=True)
+        done = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=True
+        )
         return done.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get("GPUENC_COMMIT", "unknown")
@@ -109,7 +111,14 @@ def commit() -> str:
 
 def machine(device: str, driver: str) -> dict[str, str]:
     """Return what a result has to say of where it comes from."""
-    packages = ("cupy-cuda13x", "nvidia-nvimgcodec-cu13", "nvidia-nvjpeg2k-cu13", "nvidia-nvjpeg", "imagecodecs", "numpy")
+    packages = (
+        "cupy-cuda13x",
+        "nvidia-nvimgcodec-cu13",
+        "nvidia-nvjpeg2k-cu13",
+        "nvidia-nvjpeg",
+        "imagecodecs",
+        "numpy",
+    )
     return {
         "device": device,
         "driver": driver,

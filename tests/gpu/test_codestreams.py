@@ -186,7 +186,8 @@ def told(data, array, precision, signed=False):
 def test_questions_about_formats_that_are_refused_today(gpu, evidence):
     rng = np.random.default_rng(3)
     low = {
-        bits: told(direct(a := rng.integers(0, 1 << bits, (80, 96)).astype("u1"), bits), a, bits) for bits in range(1, 8)
+        bits: told(direct(a := rng.integers(0, 1 << bits, (80, 96)).astype("u1"), bits), a, bits)
+        for bits in range(1, 8)
     }
     evidence.record("low-precision", ", ".join(f"{bits}: {said}" for bits, said in low.items()))
     if not gpu.rehearsal:  # the encoders of a rehearsal refuse these
@@ -216,7 +217,9 @@ def test_psnr(gpu, evidence):
     evidence.record("psnr", "; ".join(f"{asked}: {got}" for asked, got in said.items()))
 
 
-@pytest.mark.parametrize("fmt", [mono(8, 8, rows=256, columns=300), colour("RGB", rows=256, columns=300)], ids=["gray", "rgb"])
+@pytest.mark.parametrize(
+    "fmt", [mono(8, 8, rows=256, columns=300), colour("RGB", rows=256, columns=300)], ids=["gray", "rgb"]
+)
 def test_jpeg(gpu, evidence, fmt):
     reason = nvcodec.why_unavailable("1.2.840.10008.1.2.4.50")
     if reason:

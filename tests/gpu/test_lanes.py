@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 
@@ -96,7 +97,8 @@ from gpuenc.cuda import nvcodec
 imported = time.perf_counter() - start
 why = nvcodec.why_unavailable({HT!r})
 from gpuenc.cuda import probe
-print(f"{{imported:.2f}} s to import, {{time.perf_counter() - start - imported:.2f}} s to ask;", probe.probe().detail, why)
+asked = time.perf_counter() - start - imported
+print(f"{{imported:.2f}} s to import, {{asked:.2f}} s to ask;", probe.probe().detail, why)
 """
     done = in_a_process(code)
     assert done.returncode == 0, done.stderr
@@ -153,8 +155,6 @@ os._exit(0)
 """
     done = in_a_process(code)
     evidence.record("sticky", (done.stdout.strip() or f"rc {done.returncode}: {done.stderr[-300:]}").replace("|", "/"))
-    import json
-
     before, _, after, again, lost = json.loads(done.stdout.splitlines()[-1])
     assert before == ["Encoded"] * 4
     assert {code for code, _ in after} <= {"device-lost", "device-failed", "device-error"}
@@ -183,7 +183,9 @@ print(json.dumps([first, second, health.lost(0)]), flush=True)
 encoder.close()
 """
     done = in_a_process(code, timeout_s=180)
-    evidence.record("out-of-memory", (done.stdout.strip() or f"rc {done.returncode}: {done.stderr[-300:]}").replace("|", "/"))
+    evidence.record(
+        "out-of-memory", (done.stdout.strip() or f"rc {done.returncode}: {done.stderr[-300:]}").replace("|", "/")
+    )
     assert done.returncode == 0, done.stderr
 
 

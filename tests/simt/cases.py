@@ -169,7 +169,9 @@ def _whole(function: str, dtypes: Sequence[str], rng: Rng, device: SimtDevice, m
     batch = integers(rng, shape, dtype)
     if bits:
         batch = (batch >> 8 * dtype.itemsize - bits).astype(dtype)
-    result = getattr(cuda, function)(device, device.put(batch, int(rng.integers(0, 16)) // dtype.itemsize * dtype.itemsize))
+    result = getattr(cuda, function)(
+        device, device.put(batch, int(rng.integers(0, 16)) // dtype.itemsize * dtype.itemsize)
+    )
     expected = np.stack([getattr(cpu, function)(frame) for frame in batch])
     np.testing.assert_array_equal(device.download(result), expected, strict=True)
 

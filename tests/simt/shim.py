@@ -193,7 +193,9 @@ class SimtDevice:
         interface = array.__cuda_array_interface__
         values = np.empty(interface["shape"], interface["typestr"])
         unwritten = self.library.functions.simt_get(
-            ctypes.c_uint64(interface["data"][0]), values.ctypes.data_as(ctypes.c_void_p), ctypes.c_uint64(values.nbytes)
+            ctypes.c_uint64(interface["data"][0]),
+            values.ctypes.data_as(ctypes.c_void_p),
+            ctypes.c_uint64(values.nbytes),
         )
         assert unwritten >= 0, "no such memory"
         return values, unwritten
@@ -216,7 +218,9 @@ class SimtDevice:
     ) -> None:
         """Run a kernel to its end and raise if it did anything wrong."""
         words = [
-            argument.__cuda_array_interface__["data"][0] if hasattr(argument, "__cuda_array_interface__") else int(argument)
+            argument.__cuda_array_interface__["data"][0]
+            if hasattr(argument, "__cuda_array_interface__")
+            else int(argument)
             for argument in arguments
         ]
         result = self.library.functions.simt_launch(
@@ -229,7 +233,9 @@ class SimtDevice:
             ctypes.c_uint64(len(words)),
         )
         if result:
-            raise TypeError({-1: "there is no kernel of this name: ", -2: "another number of arguments: "}[result] + kernel)
+            raise TypeError(
+                {-1: "there is no kernel of this name: ", -2: "another number of arguments: "}[result] + kernel
+            )
         self.launched.append(kernel)
         counts, text = (ctypes.c_uint64 * (len(KINDS) + 6))(), ctypes.create_string_buffer(10000)
         self.library.functions.simt_report(counts, text, ctypes.c_uint64(len(text)))

@@ -71,7 +71,9 @@ def test_sample_and_stray_bits(functions: ctypes.CDLL) -> None:
         coding = Coding(64, 64, 1, fmt.bits_stored, fmt.signed, fmt.bits_allocated, "MONOCHROME2")
         how = jobs.cells_of(fmt, coding)
         got, stray = np.empty_like(value), np.empty_like(value)
-        functions.samples(at(value), COUNT, how.left, how.right, how.outside, how.above, int(fmt.signed), at(got), at(stray))
+        functions.samples(
+            at(value), COUNT, how.left, how.right, how.outside, how.above, int(fmt.signed), at(got), at(stray)
+        )
         outside = cpu.outside_bits(cells, fmt)
         assert np.count_nonzero(stray) == outside.cells, fmt
         assert np.bitwise_or.reduce(stray) == outside.bits, fmt
@@ -124,7 +126,9 @@ def test_palette_index(functions: ctypes.CDLL, first: int, entries: int) -> None
     functions.palette_indices(at(samples), COUNT, first, entries, at(got))
     marks = np.arange(entries, dtype=np.uint32)
     parts = [(marks >> by & 255).astype(np.uint8).tobytes() for by in (0, 8, 16)]
-    expected = cpu.expand_palette(samples, Palette(first, *parts)).astype(np.uint32) @ np.array([1, 256, 65536], np.uint32)
+    expected = cpu.expand_palette(samples, Palette(first, *parts)).astype(np.uint32) @ np.array(
+        [1, 256, 65536], np.uint32
+    )
     np.testing.assert_array_equal(got, expected)
 
 

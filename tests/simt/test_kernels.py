@@ -63,7 +63,14 @@ def test_colours_become_rgb_as_in_the_twin(layout: str) -> None:
 def test_a_first_group_of_any_size_is_right(monkeypatch: pytest.MonkeyPatch, skip: int) -> None:
     """Where groups begin is a matter of speed alone."""
     monkeypatch.setattr(jobs, "skips", lambda addresses, group, _: np.full(len(addresses), skip % group, np.uint32))
-    for kernel in ("prepare_8_8", "prepare_planar_8_8", "prepare_bits", "align_bits", "rgb_to_ybr", "count_differing_8_8"):
+    for kernel in (
+        "prepare_8_8",
+        "prepare_planar_8_8",
+        "prepare_bits",
+        "align_bits",
+        "rgb_to_ybr",
+        "count_differing_8_8",
+    ):
         cases.COMPARISONS[kernel](np.random.default_rng(skip), SimtDevice(misalign=skip), 20)
 
 

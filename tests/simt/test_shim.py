@@ -25,7 +25,9 @@ def planted(switch: str = "") -> Library:
     return Library(planted_source(), (*FLAGS, switch) if switch else FLAGS)
 
 
-def launch(kernel: str, schedule: str, *, blocks: int = 1, words: int = 1, library: Library | None = None) -> np.ndarray:
+def launch(
+    kernel: str, schedule: str, *, blocks: int = 1, words: int = 1, library: Library | None = None
+) -> np.ndarray:
     on = SimtDevice(schedule, library=library or planted())
     out = on.empty((128 * words,), np.uint32)
     on.run(kernel, (blocks, 1, 1), (128, 1, 1), (on.put(VALUES), out), shared_bytes=512)
@@ -106,8 +108,9 @@ def test_operations_of_a_warp(schedule: str, switch: str) -> None:
         ballot = sum(int(value & 1) << at for at, value in enumerate(values))
         upper = sum(int(value >> 1 & 1) << at for at, value in enumerate(values) if at >= 16)
         expected = [
-            values[lane * 7 % 32], np.where(lane >= 3, values[lane - 3], values), values[np.where(lane < 27, lane + 5, lane)],
-            values[lane ^ 9], ballot, int((values == 7).any()), int((values < 1000).all()), values.sum(),
+            values[lane * 7 % 32], np.where(lane >= 3, values[lane - 3], values),
+            values[np.where(lane < 27, lane + 5, lane)], values[lane ^ 9], ballot,
+            int((values == 7).any()), int((values < 1000).all()), values.sum(),
             np.bitwise_xor.reduce(values) ^ np.bitwise_or.reduce(values), np.where(lane < 16, 0, upper),
         ]  # fmt: skip
         for column, each in enumerate(expected):
@@ -146,7 +149,7 @@ MUTANTS = [
     ("floor >= begin && ", "floor + 4 * (WORDS + 1) <= end", "true", "prepare_8_8", "out of bounds"),
     ("bytes == 4 * WORDS && ", "floor >= begin", "true", "prepare_8_8", "out of bounds"),
     ("body(first, u32((", "end < items", "true", "prepare_16_16", "out of bounds"),
-    ("address - over;\n    if (bytes == 4 * WORDS && ", "address % VECTOR == 0", "over == 0", "prepare_8_8", "misaligned"),
+    ("- over;\n    if (bytes == 4 * WORDS && ", "address % VECTOR == 0", "over == 0", "prepare_8_8", "misaligned"),
     ("if (", "shift + count > 16", "shift + count >= 16", "prepare_bits", "out of bounds"),
     ("const u32 next = ", "end < touched", "true", "align_bits", "out of bounds"),
     ("if (", "first + i + 1 == bytes && job.items % 8", "false", "align_bits", WRONG),
@@ -164,7 +167,9 @@ def mutants() -> Library:
     text = read_source("samples.cu", "colour.cu", "compare.cu")
     for number, (before, old, new, _, _) in enumerate(MUTANTS, 1):
         assert text.count(before + old) == 1, f"{before}{old} is there {text.count(before + old)} times"
-        chosen = f"if (simt_mutant != {number}) {old}" if old == BARRIER else f"(simt_mutant == {number} ? {new} : {old})"
+        chosen = (
+            f"if (simt_mutant != {number}) {old}" if old == BARRIER else f"(simt_mutant == {number} ? {new} : {old})"
+        )
         text = text.replace(before + old, before + chosen)
     return Library(f'extern "C" {{ int simt_mutant; }}\n{text}')
 
