@@ -112,7 +112,7 @@ def cells_of(fmt: FrameFormat, coding: Coding) -> Cells:
         return whole(fmt.bits_allocated, signed=fmt.signed, flags=order)
     sample = ((1 << fmt.bits_stored) - 1) << (fmt.high_bit + 1 - fmt.bits_stored)
     outside = ((1 << fmt.bits_allocated) - 1) & ~sample & ~fmt.overlay_bits
-    above = outside >> (fmt.high_bit + 1) << (fmt.high_bit + 1) if fmt.signed else 0
+    above = outside >> (fmt.high_bit + 1) << (fmt.high_bit + 1)
     return Cells(order | SIGNED_SAMPLES * fmt.signed, 31 - fmt.high_bit, 32 - fmt.bits_stored, outside, above)
 
 
@@ -201,7 +201,7 @@ def _raw_step(fmt: FrameFormat, count: int) -> Step:
 def _layout_steps(fmt: FrameFormat, coding: Coding, size: int, count: int, cells: Cells) -> list[Step]:
     wanted, pixels = coding.cell_bits, fmt.rows * fmt.columns
     narrowed = [flat_step(size, wanted, count, cells)]
-    rest = whole(wanted, signed=fmt.signed)
+    rest = whole(wanted)
     if coding.upsample:
         if fmt.planar:
             raise InvalidPixels("YBR_FULL_422 needs a (0028,0006) 'Planar Configuration' of 0 (PS3.3 C.7.6.3.1.2)")
