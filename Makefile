@@ -18,7 +18,7 @@ demo: .venv/.demo ## re-encode a real study to HTJ2K into demo-out, verify it, s
 	@$(PY) .ci/demo.py demo-out
 
 test: .venv/.test ## all tests (ARGS="-k name" for some)
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 check: lint types wheel smoke test ## what CI runs: lint, types, wheel in a clean environment, tests
 

@@ -1,4 +1,4 @@
-"""Decoders for compressed sources: imagecodecs first, then whatever pydicom has, or the one asked for by label."""
+"""Decoders for compressed sources: imagecodecs, or the one of pydicom's that is asked for by label."""
 
 from __future__ import annotations
 
@@ -27,23 +27,14 @@ def frame_decoder(label: str = "") -> Callable[[Frame], Frame]:
     Parameters
     ----------
     label : str
-        ``"imagecodecs"``, or the label of one of pydicom's decoding plug-ins. Empty: imagecodecs, and where that
-        fails, every plug-in of pydicom's that is installed.
+        ``"imagecodecs"``, which the empty label stands for too, or the label of one of pydicom's decoding plug-ins.
+
+    Notes
+    -----
+    No other decoder is asked after imagecodecs has refused a codestream: of corrupt JPEG-LS pylibjpeg-libjpeg returns
+    invented samples, and gdcm can end the process.
     """
-    if label == "imagecodecs":
-        return decoders.decode_frame
-    return partial(_by_pydicom, label=label) if label else _by_any
-
-
-def _by_any(frame: Frame) -> Frame:
-    try:
-        return decoders.decode_frame(frame)
-    except DecodeFailed as error:
-        first = error
-    try:
-        return _by_pydicom(frame, label="")
-    except DecodeFailed as error:
-        raise DecodeFailed(f"imagecodecs: {first}; {error}") from None
+    return decoders.decode_frame if label in ("", "imagecodecs") else partial(_by_pydicom, label=label)
 
 
 def _by_pydicom(frame: Frame, label: str) -> Frame:

@@ -28,6 +28,8 @@ SHORT_VRS = frozenset(
 LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 # More than any object of the standard nests, and few enough for a recursive reader.
 MAX_DEPTH = 48
+# Of one data set or item; zeros that a file is filled with look like elements of eight bytes.
+MAX_ELEMENTS = 1 << 18
 
 _WINDOW_BYTES = 1 << 15
 _EXPLICIT = {False: Struct("<HH2sH").unpack_from, True: Struct(">HH2sH").unpack_from}
@@ -131,7 +133,8 @@ def walk(
     Raises
     ------
     SourceError
-        ``truncated``: an element reaches beyond `stop`. ``corrupt-header``: items are not where they have to be.
+        ``truncated``: an element reaches beyond `stop`. ``corrupt-header``: items are not where they have to be, or
+        there are more than `MAX_ELEMENTS`.
     """
     found: list[Element] = []
     ended, at = _walk(window, at, stop, implicit, big_endian, last, last_from, found, 0)
@@ -182,6 +185,8 @@ def _walk(
             end = value + length
         if end > stop:
             raise SourceError(f"the file ends inside element {name(tag)}", code="truncated")
+        if len(into) == MAX_ELEMENTS:
+            raise SourceError(f"there are more than {MAX_ELEMENTS} elements", code="corrupt-header")
         # Element(…) takes three times as long.
         into.append(new(Element, (tag, vr, at, value, end, undefined)))
         at = end

@@ -33,6 +33,12 @@ COMPRESSED_UIDS = frozenset(uid for uid, syntax in syntaxes.BY_UID.items() if sy
 _END_MARKED = frozenset(("jpeg", "jpeg-lossless", "jpeg-ls", "jpeg2000", "htj2k"))
 # A codestream larger than this many times its frame, and this much more, is not one.
 _MAX_EXPANSION, _MAX_EXTRA_BYTES = 4, 1 << 20
+# Bytes of a frame for each byte of its codestream, at most: two bytes of PackBits make 128 (PS3.5 G.3.1); a Huffman code
+# has at least one bit for each sample (T.81 H) or for each 64 of them (T.81 F); deflate's limit is that of its format.
+# Frames of up to a megabyte are not worth the question.
+_MAX_RATIO = {"rle": 64, "jpeg-lossless": 16, "jpeg": 4096, "deflate": 1032}
+# The others code large flat images in almost nothing, but a header must not make anyone allocate gigabytes for that.
+_MAX_OTHER_RATIO, _MAX_FLAT_BYTES, _SMALL_FRAME_BYTES = 1000, 256 << 20, 1 << 20
 
 
 def may_be_lossy(uid: str) -> bool:
@@ -214,6 +220,13 @@ class PixelSource:
         if size > _MAX_EXPANSION * self.format.frame_bytes + _MAX_EXTRA_BYTES:
             raise SourceError(
                 f"frame {index} has {size} bytes, far more than its {self.format.frame_bytes} without compression",
+                code="wrong-length",
+            )
+        ratio = _MAX_RATIO.get(syntaxes.BY_UID[self.syntax].family)
+        limit = _SMALL_FRAME_BYTES if ratio else _MAX_FLAT_BYTES
+        if self.format.frame_bytes > max(limit, size * (ratio or _MAX_OTHER_RATIO)):
+            raise SourceError(
+                f"frame {index} has {size} bytes, far too few for its {self.format.frame_bytes} without compression",
                 code="wrong-length",
             )
         if stop - first > 1:

@@ -1,5 +1,7 @@
 """Every syntax and format comes back exactly; each codec writes what its syntax and the colours ask for."""
 
+from dataclasses import replace
+
 import numpy as np
 import openjpeg
 import pytest
@@ -259,6 +261,8 @@ class TestRecompression:
         codestream = self.recompressed(jpeg, fmt)
         wanted = coding(target(find("jpegxl-jpeg")), fmt)
         assert decoders.decode_samples(codestream, find("jpegxl-jpeg"), wanted).tobytes() == jpeg
+        if fmt.samples == 3 and not options.get("photometric"):
+            fmt = replace(fmt, photometric="YBR_FULL_422")  # what the JPEG holds
         back = Frame(REF, fmt, Coded(find("jpegxl-jpeg").uid, codestream))
         [restored] = codecs.BatchEncoder(target(find("jpeg-baseline"))).encode([back])
         assert restored.codestream == jpeg

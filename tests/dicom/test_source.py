@@ -218,7 +218,7 @@ US = made.Element
         ("float-pixel-data", made.float_pixels().file()),
         ("float-pixel-data", made.float_pixels(double=True).file()),
         ("unknown-syntax", made.of(FRAMES, syntax="1.2.840.113619.5.2").file()),
-        ("unknown-syntax", made.compressed(FRAGMENTS, syntax="1.2.840.10008.1.2.4.102").file()),
+        ("video", made.compressed(FRAGMENTS, syntax="1.2.840.10008.1.2.4.102").file()),
         ("unknown-syntax", made.of(FRAMES, syntax="SECRET^NAME").file()),
         ("truncated", made.of(FRAMES).file()[:-1]),
         ("truncated", made.of(FRAMES, pixel_length=1 << 31).file()[:-2]),
