@@ -120,8 +120,7 @@ def transcode(
 
         target = _target(to, quality, psnr, ratio, near, lossless)
         _demand_sources(sources, output)
-        _demand_device(device)
-        _demand_plugin(target, plugin)
+        _demand_plugin(target, plugin, device)
         _demand_destination(output, dry_run)
         with _report(report) as report_file:
             job = Job(
@@ -129,6 +128,7 @@ def transcode(
                 destination=output,
                 target=target,
                 plugin=plugin,
+                device=str(device),
                 # Two more than cores: while one waits for the disk, another computes.
                 jobs=jobs or usable_cores() + 2,
                 lanes=jobs or None,
@@ -257,23 +257,18 @@ def _demand_sources(sources: list[Path], output: Path) -> None:
             _give_up(f"{output} is a source, and sources are never changed: choose another --output", Exit.USAGE)
 
 
-def _demand_plugin(target: Target, label: str) -> None:
-    """Stop with 2 for a label that is not there, with 4 where nothing can encode."""
+def _demand_plugin(target: Target, label: str, device: Device) -> None:
+    """Stop with 2 for a label that is not there, with 4 where nothing can encode or a GPU is missing."""
     from gpuenc.registry import chain
 
     if label and not target.syntax.encapsulated:
         _give_up(f"{target.syntax.name} is written without a plug-in; leave out --plugin", Exit.USAGE)
     try:
-        chain(target.syntax, label)
+        chain(target.syntax, label, device=str(device))
     except ValueError as error:
         _give_up(str(error), Exit.USAGE)
     except RuntimeError as error:
         _give_up(str(error), Exit.ENVIRONMENT)
-
-
-def _demand_device(device: Device) -> None:
-    if device is Device.GPU:
-        _give_up("--device gpu: this version has no GPU plug-in; use --device auto or cpu", Exit.ENVIRONMENT)
 
 
 def _demand_destination(output: Path, dry_run: bool) -> None:

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 
 from gpuenc import engine
 from gpuenc._version import __version__
+from gpuenc.cuda.nvcodec import why_unavailable
+from gpuenc.cuda.probe import probe
 from gpuenc.registry import all_encoders
+from gpuenc.syntaxes import find
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +40,7 @@ def findings() -> Iterator[tuple[str, str]]:
         yield package, _version(package) or "missing: reinstall gpuenc"
     for package, extra in _OPTIONAL.items():
         yield package, _version(package) or f"not installed (optional): pip install '{extra}'"
-    yield "GPU", "this version has no GPU plug-in; everything is encoded on the CPU"
+    yield "GPU", why_unavailable(find("htj2k-lossless").uid) or probe().detail
     encoders = all_encoders().values()
     able = sum(encoder.is_available for encoder in encoders)
     yield "transfer syntaxes", f"{able} of {len(encoders)} can be encoded; see `gpuenc syntaxes`"

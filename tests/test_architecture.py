@@ -36,7 +36,7 @@ MAY_USE = {
     "registry": ENCODER | {"encoder"},
     "datasets": FRONT,
     "drop_in": FRONT,
-    "doctor": FRONT,
+    "doctor": FRONT | {"cuda"},
     "pipelines": FRONT,
     "archive": FRONT,
     "cli": FRONT | {"archive", "doctor", "pipelines"},

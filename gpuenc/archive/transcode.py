@@ -65,6 +65,8 @@ class Job:
         What frames become.
     plugin : str
         Label of the only plug-in to use; empty for all.
+    device : {'auto', 'cpu', 'gpu'}
+        As for `Encoder.encode`.
     jobs : int
         Files in work at once.
     lanes : int, optional
@@ -87,6 +89,7 @@ class Job:
     destination: Path
     target: Target
     plugin: str = ""
+    device: str = "auto"
     jobs: int = 1
     lanes: int | None = None
     verify: bool = True
@@ -252,7 +255,7 @@ def _results(
     return engine.encode_frames(
         frames,
         target,
-        chain(target.syntax, job.plugin),
+        chain(target.syntax, job.plugin, device=job.device),
         threads=job.lanes if source.native_bytes >= _SPREAD_BYTES else 1,
         memory_bytes=job.memory_bytes // job.jobs,
         verify=job.verify,

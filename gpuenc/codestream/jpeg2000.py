@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from gpuenc.syntaxes import Family
 
 EOC = b"\xff\xd9"
-_JP2_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 _SOC_SIZ, _SOT_CODE, _SOD_CODE = b"\xff\x4f\xff\x51", b"\xff\x90", b"\xff\x93"
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _SIZ, _CAP, _COD, _COC, _TLM, _QCD, _QCC, _POC, _SOT = (
@@ -158,7 +157,7 @@ def unboxed(data: bytes) -> bytes:
 
     Some encoders put JP2 boxes into fragments, which PS3.5 A.4.4 does not allow.
     """
-    if not data.startswith(_JP2_SIGNATURE):
+    if not data.startswith(_JP2):
         return data
     position = 0
     while position + 8 <= len(data):

@@ -33,8 +33,8 @@ COMPRESSED_UIDS = frozenset(uid for uid, syntax in syntaxes.BY_UID.items() if sy
 _END_MARKED = frozenset(("jpeg", "jpeg-lossless", "jpeg-ls", "jpeg2000", "htj2k"))
 # A codestream larger than this many times its frame, and this much more, is not one.
 _MAX_EXPANSION, _MAX_EXTRA_BYTES = 4, 1 << 20
-# Bytes of a frame for each byte of its codestream, at most: two bytes of PackBits make 128 (PS3.5 G.3.1); a Huffman code
-# has at least one bit for each sample (T.81 H) or for each 64 of them (T.81 F); deflate's limit is that of its format.
+# Bytes of a frame for each byte of its codestream, at most: two bytes of PackBits make 128 (PS3.5 G.3.1); a Huffman
+# code has a bit or more for each sample (T.81 H) or for each 64 of them (T.81 F); deflate's limit is its format's.
 # Frames of up to a megabyte are not worth the question.
 _MAX_RATIO = {"rle": 64, "jpeg-lossless": 16, "jpeg": 4096, "deflate": 1032}
 # The others code large flat images in almost nothing, but a header must not make anyone allocate gigabytes for that.

@@ -150,6 +150,8 @@ def all_functions(family, data):
         lambda: codestream.strip_app0(data),
         lambda: codestream.forget_colour(data),
         lambda: codestream.unbox(data),
+        lambda: codestream.even_segments(data),
+        lambda: codestream.jpeg2000.unboxed(data),
         lambda: pad_even(data, family),
         lambda: end_of_image(data, family),
         *(lambda syntax=syntax: codestream.check(data, syntax, asked) for syntax in rows),

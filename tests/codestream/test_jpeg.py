@@ -167,6 +167,22 @@ def test_wrong_end(noise, end):
     assert info.ends_properly is False
 
 
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 5, 6, 7, 9, 10, 11, 13, 14, 15])
+def test_every_frame_header(noise, n):
+    """T.81 table B.1; 3, 7, 11 and 15 are lossless."""
+    encoded = imagecodecs.jpeg8_encode(noise(20, 30), lossless=True, predictor=1)
+    info = parse(encoded.replace(SOF3, bytes((0xFF, 0xC0 + n)), 1), "jpeg")
+    assert (info.sof, info.lossless, info.predictor is None) == (n, n % 4 == 3, n % 4 != 3)
+
+
+@pytest.mark.parametrize("code", [b"\xff\xc4", b"\xff\xc8", b"\xff\xcc"])
+def test_no_frame_header(noise, code):
+    """DHT, JPG and DAC lie between them."""
+    encoded = imagecodecs.jpeg8_encode(noise(20, 30), lossless=True, predictor=1)
+    with pytest.raises(WrongCodestream, match="before any frame header"):
+        parse(encoded.replace(SOF3, code, 1), "jpeg")
+
+
 def test_fill_bytes_before_markers(noise):
     encoded = imagecodecs.jpegls_encode(noise(20, 30))
     at, _ = segment(encoded, SOF55)

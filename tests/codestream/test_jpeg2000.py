@@ -6,6 +6,7 @@ import openjpeg
 import pytest
 
 from gpuenc.codestream import insert_tlm, parse
+from gpuenc.codestream.jpeg2000 import unboxed
 from gpuenc.errors import WrongCodestream
 
 SOT, EOC = b"\xff\x90", b"\xff\xd9"
@@ -202,6 +203,9 @@ def test_tlm_in_two_segments_in_any_order(noise):
     second = with_segment(encoded, b"\xff\x55", b"\x01\x60" + b"".join(entries[2:]))
     both = with_segment(second, b"\xff\x55", b"\x00\x60" + b"".join(entries[:2]))
     assert parse(both, "htj2k").tlm_matches is True
+    again = with_segment(encoded, b"\xff\x55", b"\x00\x60" + b"".join(entries))
+    assert parse(again, "htj2k").tlm_matches is True
+    assert parse(with_segment(again, b"\xff\x55", b"\x00\x60" + b"".join(entries)), "htj2k").tlm_matches is False
     twice = with_segment(second, b"\xff\x55", b"\x01\x60" + b"".join(entries[:2]))
     assert parse(twice, "htj2k").tlm_matches is False
 
@@ -224,6 +228,20 @@ class TestEnds:
         assert parse(tiled[:-1], "htj2k").ends_properly is False
         assert parse(tiled[:-2], "htj2k").ends_properly is False
         assert parse(tiled[:-50] + EOC, "htj2k").ends_properly is False
+
+    def test_with_an_empty_tile_part(self, tiled):
+        """SOT and SOD and nothing else are 14 bytes."""
+        empty = b"\xff\x90\x00\x0a\x00\x03" + struct.pack(">I", 14) + b"\x01\x00\xff\x93"
+        assert parse(tiled[:-2] + empty + EOC, "htj2k").ends_properly is True
+        assert parse(tiled[:-2] + empty[:-2] + EOC, "htj2k").ends_properly is False
+
+    def test_with_tiles_that_begin_elsewhere(self, tiled):
+        """XTOsiz and YTOsiz move with the image."""
+        fields = [value + 640 * moved for value, moved in zip(
+            struct.unpack(">8I", tiled[8:40]), (1, 1, 1, 1, 0, 0, 1, 1), strict=True
+        )]  # fmt: skip
+        info = parse(tiled[:8] + struct.pack(">8I", *fields) + tiled[40:], "htj2k")
+        assert (info.ends_properly, info.rows, info.columns) == (True, 100, 100)
 
     def test_with_something_after_eoc(self, tiled):
         assert parse(tiled + b"\x01", "htj2k").ends_properly is False
@@ -325,6 +343,34 @@ class TestOverrides:
     def test_tile_with_what_only_the_main_header_may_have(self, plain, code):
         with pytest.raises(WrongCodestream, match="does not belong there"):
             parse(self.in_tile_part(plain, code, bytes(20)), "htj2k")
+
+
+class TestUnboxed:
+    """JP2 files (T.800 Annex I), of which only the jp2c box is a codestream."""
+
+    @pytest.fixture
+    def bare(self, noise):
+        return imagecodecs.jpeg2k_encode(noise(40, 50), codecformat="J2K", reversible=True)
+
+    def test_file_of_an_encoder(self, noise, bare):
+        boxed = imagecodecs.jpeg2k_encode(noise(40, 50), codecformat="JP2", reversible=True)
+        assert boxed != bare
+        assert unboxed(boxed) == bare
+        assert unboxed(bare) is bare
+
+    def test_forms_of_length(self, noise, bare):
+        boxed = imagecodecs.jpeg2k_encode(noise(40, 50), codecformat="JP2", reversible=True)
+        front = boxed[: boxed.index(b"jp2c") - 4]
+        assert unboxed(front + struct.pack(">I4s", 8 + len(bare), b"jp2c") + bare + bytes(9)) == bare
+        assert unboxed(front + b"\0\0\0\0jp2c" + bare) == bare
+        assert unboxed(front + b"\0\0\0\1jp2c" + struct.pack(">Q", 16 + len(bare)) + bare + b"\0") == bare
+        skipped = b"\0\0\0\1free" + struct.pack(">Q", 20) + b"jp2c"
+        assert unboxed(front + skipped + struct.pack(">I4s", 8 + len(bare), b"jp2c") + bare) == bare
+
+    @pytest.mark.parametrize("rest", [b"", b"\0\0\0\x08free", b"\0\0\0\7jp2h", b"\0\0\0\1free\0\0", b"\0\0\0\0free"])
+    def test_no_codestream(self, rest):
+        with pytest.raises(WrongCodestream, match="without a codestream"):
+            unboxed(b"\0\0\0\x0cjP  \r\n\x87\n" + rest)
 
 
 class TestRefused:

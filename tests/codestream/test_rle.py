@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydicom.pixels.encoders import RLELosslessEncoder
 
-from gpuenc.codestream import parse
+from gpuenc.codestream import even_segments, parse
 from gpuenc.errors import WrongCodestream
 
 
@@ -56,3 +56,30 @@ def test_refused(frame, match):
 
 def test_all_fifteen_segments():
     assert parse(header(15, *range(64, 94, 2)) + bytes(30), "rle").segments == 15
+
+
+class TestEvenSegments:
+    def test_odd_ones_are_filled_up(self):
+        odd = header(3, 64, 67, 69) + b"\x02ab" + b"\x00d" + b"\x00e\x80"
+        even = even_segments(odd)
+        assert even == header(3, 64, 68, 70) + b"\x02ab\0" + b"\x00d" + b"\x00e\x80\0"
+        info = parse(even, "rle")
+        assert (info.segments, info.ends_properly) == (3, True)
+
+    def test_only_the_last_is_odd(self):
+        assert even_segments(header(2, 64, 66) + b"abc") == header(2, 64, 66) + b"abc\0"
+
+    @pytest.mark.parametrize(
+        "frame",
+        [
+            header(2, 64, 66) + b"abcd",
+            header(1, 64)[:-1],
+            header(0) + b"abc",
+            header(16, *range(64, 79)) + bytes(63),
+            header(2, 67, 64) + b"abcde",
+            header(2, 64, 1 << 31) + b"abc",
+            header(1, 63) + b"abc",
+        ],
+    )
+    def test_others_are_left_alone(self, frame):
+        assert even_segments(frame) is frame
