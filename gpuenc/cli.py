@@ -29,9 +29,20 @@ if TYPE_CHECKING:
     from gpuenc.targets import Target
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+class _Console(Console):
+    """Says what there is to say to nobody once its reader is gone (`gpuenc transcode … | head`), and goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Do not end the process, as rich does."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 # What is shown holds names that others chose, so nothing in it is read as markup.
-console = Console(markup=False, highlight=False)
-errors = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+console = _Console(markup=False, highlight=False)
+errors = _Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
 
 class Exit(IntEnum):
@@ -174,7 +185,7 @@ def syntaxes() -> None:
         table.add_row(syntax.name, syntax.uid, loss, here)
     _show(table)
     for line, names in missing.items():
-        console.print(f"could be added: {line} (for {', '.join(names)})", soft_wrap=True)
+        console.print(f"could be added: {line} (for {', '.join(names)})", soft_wrap=not console.is_terminal)
 
 
 @app.command()
@@ -192,7 +203,7 @@ def doctor() -> None:
 
 def _show(table: Table) -> None:
     # Whoever reads it from a pipe wants no lines broken.
-    wide = console if console.is_terminal else Console(width=240, markup=False, highlight=False)
+    wide = console if console.is_terminal else _Console(width=240, markup=False, highlight=False)
     wide.print(table)
 
 

@@ -133,8 +133,12 @@ FILES = {
     },
     "a lie in JPEG 2000": ("failed", "wrong-length", coded(large_siz(J2K), ".4.90", LARGE, LARGE).file()),
     "a lie in HTJ2K": ("failed", "wrong-length", coded(large_siz(HTJ2K), ".4.201", LARGE, LARGE).file()),
-    "a lie in JPEG-LS": ("failed", "wrong-length", coded(large_sof(JPEG_LS, b"\xff\xf7"), ".4.80", LARGE, LARGE).file()),
-    "a lie in JPEG Lossless": ("failed", "wrong-length", coded(large_sof(SV1, b"\xff\xc3"), ".4.70", LARGE, LARGE).file()),
+    "a lie in JPEG-LS": (
+        "failed", "wrong-length", coded(large_sof(JPEG_LS, b"\xff\xf7"), ".4.80", LARGE, LARGE).file(),
+    ),
+    "a lie in JPEG Lossless": (
+        "failed", "wrong-length", coded(large_sof(SV1, b"\xff\xc3"), ".4.70", LARGE, LARGE).file(),
+    ),
     "a lie in RLE": ("failed", "wrong-length", coded(rle_lie(), ".5", LARGE, LARGE).file()),
     "a bomb": ("failed", "corrupt-header", bomb()),
     "good": ("encoded", "", GOOD.file()),
