@@ -118,12 +118,16 @@ def transcode(
     extended_offsets: Annotated[
         bool, typer.Option("--extended-offsets", help="Always an Extended Offset Table.")
     ] = False,
+    memory: Annotated[
+        int, typer.Option(min=0, help="Most MB of memory for frames in work; 0 for a quarter of this machine's.")
+    ] = 0,
     report: Annotated[Path | None, typer.Option(help="Write one line of JSON per file here.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
 ) -> None:
     """Re-encode files and folders of DICOM files. Sources are never changed."""
     with _stop_on_signals() as stop:
+        from gpuenc.archive.budget import ByteBudget, default_bytes
         from gpuenc.archive.job import run
         from gpuenc.archive.progress import Display
         from gpuenc.archive.transcode import Job
@@ -150,6 +154,7 @@ def transcode(
                 overwrite=overwrite,
                 dry_run=dry_run,
                 report=report,
+                budget=ByteBudget(memory * 10**6 or default_bytes()),
             )
             summary = run(job, Display(console, errors, report_file, dry_run=dry_run), stop)
         if summary.interrupted:

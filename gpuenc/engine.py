@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +30,7 @@ from gpuenc.errors import (
     ValuesOutsideBitsStored,
 )
 from gpuenc.frames import Coded, Encoded, Failure, Frame
+from gpuenc.plugins import Limits
 from gpuenc.syntaxes import keeps_jpeg
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ FINAL_CODES = frozenset(
     {InvalidPixels.code, FormatNotAllowed.code, ValuesOutsideBitsStored.code, DecodeFailed.code, "truncated"}
 )
 DEFAULT_MEMORY_BYTES = 512 << 20
+# For batches that no plug-in will encode, because none can be opened.
+_NO_LIMITS = Limits(frames=1, bytes=1, lanes=1, peak_factor=1.0)
 
 
 def usable_cores() -> int:
@@ -119,18 +122,8 @@ def _inline(source: Iterator[tuple[Frame, ...]], lane: _Lane) -> Iterator[Encode
 def _parallel(
     source: Iterator[tuple[Frame, ...]], first: _Lane, lanes: int, budget_bytes: float
 ) -> Iterator[Encoded | Failure]:
-    idle: SimpleQueue[_Lane] = SimpleQueue()
-    idle.put(first)
-    opened = [first]
-    pool = ThreadPoolExecutor(lanes, thread_name_prefix="gpuenc-lane")
-
-    def work(batch: tuple[Frame, ...]) -> list[Encoded | Failure]:
-        lane = idle.get()
-        try:
-            return lane.encode(batch)
-        finally:
-            idle.put(lane)
-
+    lanes_open = _Lanes(first)
+    pool = ThreadPoolExecutor(lanes, thread_name_prefix="gpuenc-lane", initializer=lanes_open.join_in)
     pending: deque[tuple[Future[list[Encoded | Failure]], int]] = deque()
     in_flight = 0
     try:
@@ -141,10 +134,10 @@ def _parallel(
                 future, done_bytes = pending.popleft()
                 yield from future.result()
                 in_flight -= done_bytes
-            if len(opened) < lanes and len(pending) >= len(opened):
-                opened.append(first.another())
-                idle.put(opened[-1])
-            pending.append((pool.submit(work, batch), size))
+            # There is an idle lane for each batch that a thread takes up: fewer are pending than open, or all are open.
+            if lanes_open.count < lanes and len(pending) >= lanes_open.count:
+                lanes_open.add(first.another())
+            pending.append((pool.submit(lanes_open.encode, batch), size))
             in_flight += size
             del batch
             while pending and pending[0][0].done():
@@ -154,9 +147,57 @@ def _parallel(
         while pending:
             yield from pending.popleft()[0].result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        for lane in opened:
-            lane.close()
+        try:
+            # The garbage collector may close this generator in a lane's own thread, which cannot wait for itself.
+            pool.shutdown(wait=not lanes_open.is_ours(), cancel_futures=True)
+        finally:
+            lanes_open.close()
+
+
+class _Lanes:
+    """The lanes of one run, idle or in use; safe to use from all of its threads."""
+
+    def __init__(self, first: _Lane) -> None:
+        self.count = 1
+        self._idle = [first]
+        self._threads: set[int] = set()
+        self._closed = False
+        # Reentrant: the collector may close the run in a thread that holds it.
+        self._lock = threading.RLock()
+
+    def join_in(self) -> None:
+        """Note that the current thread is a lane's."""
+        self._threads.add(threading.get_ident())
+
+    def is_ours(self) -> bool:
+        """Whether the current thread is a lane's."""
+        return threading.get_ident() in self._threads
+
+    def add(self, lane: _Lane) -> None:
+        self.count += 1
+        with self._lock:
+            self._idle.append(lane)
+
+    def encode(self, batch: Sequence[Frame]) -> list[Encoded | Failure]:
+        """Encode `batch` on an idle lane; of a closed run, nobody waits for the results."""
+        with self._lock:
+            if self._closed:
+                return []
+            lane = self._idle.pop()
+        try:
+            return lane.encode(batch)
+        finally:
+            with self._lock:
+                self._idle.append(lane)
+                if self._closed:
+                    self.close()
+
+    def close(self) -> None:
+        """Close the idle lanes now, and each of the others when it becomes idle."""
+        with self._lock:
+            self._closed = True
+            while self._idle:
+                self._idle.pop().close()
 
 
 class _Lane:
@@ -169,15 +210,20 @@ class _Lane:
             raise EncodeFailed(f"No plug-in for '{target.syntax.keyword}' is available")
         self._plugins, self._target, self._verify, self._decode = tuple(plugins), target, verify, decode
         self._encoders: dict[str, BatchEncoder] = {}
-        self.limits = self._encoder(self._plugins[0]).limits
+        self._unopened: dict[str, str] = {}
+        opened = (self._opened(plugin) for plugin in self._plugins)
+        self.limits = next((encoder.limits for encoder in opened if encoder is not None), _NO_LIMITS)
 
     def another(self) -> _Lane:
         return _Lane(self._plugins, self._target, self._verify, self._decode)
 
     def close(self) -> None:
-        for encoder in self._encoders.values():
-            encoder.close()
-        self._encoders.clear()
+        while self._encoders:
+            label, encoder = self._encoders.popitem()
+            try:
+                encoder.close()
+            except Exception:
+                LOGGER.exception("plug-in '%s' failed to close", label)
 
     def encode(self, batch: Sequence[Frame]) -> list[Encoded | Failure]:
         """Return one result per frame of a homogeneous batch, in order."""
@@ -225,43 +271,66 @@ class _Lane:
             )
         return self._decode(frame) if coded and not _stays_coded(frame.pixels, self._target) else frame
 
-    def _encoder(self, plugin: Plugin) -> BatchEncoder:
-        if plugin.label not in self._encoders:
-            self._encoders[plugin.label] = plugin.open(self._target)
-        return self._encoders[plugin.label]
+    def _opened(self, plugin: Plugin) -> BatchEncoder | None:
+        """Return this lane's encoder of `plugin`; None where it cannot be opened, which is tried once."""
+        if plugin.label not in self._encoders and plugin.label not in self._unopened:
+            try:
+                encoder = plugin.open(self._target)
+                if not isinstance(encoder.limits, Limits):
+                    raise TypeError(f"its limits are {type(encoder.limits).__name__}, not Limits")
+                self._encoders[plugin.label] = encoder
+            except Exception as error:
+                LOGGER.exception("plug-in '%s' cannot be opened", plugin.label)
+                self._unopened[plugin.label] = f"cannot be opened: {_line(error)}"
+        return self._encoders.get(plugin.label)
 
     def _try(self, plugin: Plugin, frames: list[Frame], wanted: Coding) -> list[Encoded | Failure]:
         """Let one plug-in encode `frames`, and believe nothing it says before it is checked."""
+        encoder = self._opened(plugin)
+        if encoder is None:
+            return _broken(plugin, frames, self._unopened[plugin.label])
         try:
-            results = self._encoder(plugin).encode(frames)
+            results: object = encoder.encode(frames)
         except Exception as error:  # a third party's code: whatever it raises must not lose a frame
             LOGGER.exception("plug-in '%s' failed", plugin.label)
-            return [Failure(frame.ref, "plugin-error", plugin.label, _line(error)) for frame in frames]
+            return _broken(plugin, frames, _line(error))
+        if not isinstance(results, list | tuple):
+            return _broken(plugin, frames, f"returned {type(results).__name__}, not a list of results")
         if len(results) != len(frames):
-            reason = f"returned {len(results)} results for {len(frames)} frames"
-            return [Failure(frame.ref, "plugin-error", plugin.label, reason) for frame in frames]
+            return _broken(plugin, frames, f"returned {len(results)} results for {len(frames)} frames")
         return [self._checked(plugin, frame, got, wanted) for frame, got in zip(frames, results, strict=True)]
 
-    def _checked(self, plugin: Plugin, frame: Frame, result: Encoded | Failure, wanted: Coding) -> Encoded | Failure:
-        if isinstance(result, Failure):
-            return result
-        syntax = self._target.syntax
+    def _checked(self, plugin: Plugin, frame: Frame, result: object, wanted: Coding) -> Encoded | Failure:
+        if isinstance(result, Failure) and all(isinstance(x, str) for x in (result.code, result.plugin, result.reason)):
+            return replace(result, ref=frame.ref)
+        if not isinstance(result, Encoded) or not isinstance(result.codestream, bytes):
+            what = f"{type(result).__name__} whose fields have wrong types"
+            what = what if isinstance(result, Encoded | Failure) else type(result).__name__
+            return _broken(plugin, [frame], f"returned {what} for a frame")[0]
+        syntax, codestream = self._target.syntax, result.codestream
         try:
             verified = False
             if not isinstance(frame.pixels, Coded) or syntax.recompresses_jpeg:
-                check(result.codestream, syntax, wanted)
+                check(codestream, syntax, wanted)
             # What a GPU returns is not believed before it has been seen to be exact (benchmarks/gpu-evidence.md).
             unproven = wanted.must_verify or plugin.device == "gpu"
             if wanted.lossless and (self._verify or unproven):
-                _compare(result.codestream, frame, self._target, wanted)
+                _compare(codestream, frame, self._target, wanted)
                 verified = True
+            codestream = pad_even(codestream, syntax.family) if syntax.family == "jpeg-ls" else codestream
         except DecodeFailed as error:
             # Not the frame's fault but its codestream's: the next plug-in may do better.
             return Failure(frame.ref, "undecodable", plugin.label, f"its codestream cannot be decoded: {error}")
         except GpuencError as error:
             return Failure(frame.ref, error.code, plugin.label, str(error))
-        codestream = pad_even(result.codestream, syntax.family) if syntax.family == "jpeg-ls" else result.codestream
+        except Exception as error:  # what the checks did not foresee in a codestream
+            LOGGER.exception("the codestream of plug-in '%s' cannot be checked", plugin.label)
+            return _broken(plugin, [frame], f"its codestream cannot be checked: {_line(error)}")[0]
         return Encoded(frame.ref, codestream, plugin.label, verified)
+
+
+def _broken(plugin: Plugin, frames: Sequence[Frame], reason: str) -> list[Encoded | Failure]:
+    return [Failure(frame.ref, "plugin-error", plugin.label, reason) for frame in frames]
 
 
 def _stays_coded(pixels: NDArray[np.uint8] | Coded, target: Target) -> bool:

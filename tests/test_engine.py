@@ -153,13 +153,100 @@ def test_output_that_is_no_codestream_at_all_is_a_failure_not_a_crash():
         lambda batch: 1 / 0,
         lambda batch: [],
         lambda batch: [Encoded(batch[0].ref, b"x", "a")] * (len(batch) + 1),
+        lambda batch: None,
+        lambda batch: 7,
+        lambda batch: (Encoded(f.ref, deflate(f), "a") for f in batch),
+        lambda batch: [None] * len(batch),
+        lambda batch: [deflate(f) for f in batch],
+        lambda batch: [Encoded(f.ref, None, "a") for f in batch],
+        lambda batch: [Failure(f.ref, [], "a", None) for f in batch],
     ],
-    ids=["raises", "too few", "too many"],
+    ids=[
+        "raises", "too few", "too many", "None", "a number", "a generator", "Nones", "bytes", "Encoded of None",
+        "Failure of junk",
+    ],
 )
 def test_a_plugin_that_breaks_the_contract_loses_no_frame(whole):
     results = run(10, Scripted("broken", whole=whole), Scripted("honest"))
     assert_right(results, 10)
     assert {r.refused[0].code for r in results} == {"plugin-error"}
+
+
+def test_a_failure_is_of_the_frame_that_was_given_whatever_it_says():
+    elsewhere = FrameRef("elsewhere", 7)
+    results = run(3, Scripted("a", lambda f: Failure(elsewhere, "codec-error", "a", "no")))
+    assert [r.ref for r in results] == [f.ref for f in frames(3)]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_plugin_that_cannot_be_opened_is_passed_over(threads):
+    def explode(_target):
+        raise OSError("no such library")
+
+    honest = Scripted("honest", limits=Limits(frames=2, bytes=1 << 20, lanes=3, peak_factor=2.0))
+    plugins = [Plugin("broken", explode), honest.plugin()]
+    results = list(engine.encode_frames(frames(12), TARGET, plugins, threads=threads))
+    assert_right(results, 12)
+    assert {(r.refused[0].code, r.refused[0].plugin) for r in results} == {("plugin-error", "broken")}
+    assert "no such library" in results[0].refused[0].reason
+    assert max(len(batch) for batch in honest.seen) == 2
+    assert honest.opened == honest.closed > 0
+
+
+def test_when_no_plugin_can_be_opened_each_frame_fails():
+    class WithoutLimits:
+        limits = None
+
+    plugins = [Plugin("a", lambda _: 1 / 0), Plugin("b", lambda _: WithoutLimits())]
+    results = list(engine.encode_frames(frames(3), TARGET, plugins))
+    assert [r.ref.index for r in results] == [0, 1, 2]
+    assert all(isinstance(r, Failure) and r.plugin == "a, b" for r in results)
+
+
+@pytest.mark.parametrize("where", ["check", "pad_even"])
+def test_what_a_check_did_not_foresee_is_that_plugins_failure(monkeypatch, where):
+    def surprised(*_args):
+        raise IndexError("far out")
+
+    monkeypatch.setattr(engine, where, surprised)
+    jpeg_ls = target(find("jpeg-ls-lossless"))
+    plugin = Scripted("a", lambda f: b"\xff\xd8")
+    if where == "pad_even":
+        monkeypatch.setattr(engine, "check", lambda *_args: None)
+    results = list(engine.encode_frames(frames(2), jpeg_ls, [plugin.plugin()]))
+    assert [(r.code, "far out" in r.reason) for r in results] == [("plugin-error", True)] * 2
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_encoder_that_fails_to_close_harms_nobody(monkeypatch, threads):
+    monkeypatch.setattr(_Encoder, "close", lambda self: 1 / 0)
+    assert_right(run(12, Scripted("a"), threads=threads), 12)
+
+
+def test_a_run_that_ends_in_one_of_its_own_threads_closes_its_lanes():
+    held, errors, go, done = [], [], threading.Event(), threading.Event()
+
+    def drop_the_run(frame):
+        if frame.ref.index and go.wait(5) and held:
+            try:
+                held.pop().close()  # as the garbage collector would
+            except RuntimeError as error:
+                errors.append(error)
+            done.set()
+        return deflate(frame)
+
+    plugin = Scripted("a", drop_the_run, limits=Limits(frames=1, bytes=1, lanes=3, peak_factor=1.0))
+    results = engine.encode_frames(frames(200), TARGET, [plugin.plugin()], threads=3)
+    assert next(results).ref.index == 0
+    held.append(results)
+    go.set()
+    assert done.wait(5)
+    deadline = time.monotonic() + 5
+    while (lane_threads() or plugin.opened != plugin.closed) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not errors
+    assert not lane_threads()
+    assert plugin.opened == plugin.closed > 0
 
 
 def test_when_all_fail_the_failure_says_what_each_said():

@@ -8,10 +8,11 @@ import os
 import time
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gpuenc import engine
+from gpuenc.archive.budget import ByteBudget, default_bytes
 from gpuenc.archive.report import Record, Status
 from gpuenc.coding import coding
 from gpuenc.cpu.decoders import decoded_format
@@ -45,6 +46,8 @@ LOGGER = logging.getLogger(__name__)
 _COPIED_CODES = frozenset({"no-pixel-data", "float-pixel-data", "video"})
 # Below this, a file is one thread's work; above, its frames are spread over lanes.
 _SPREAD_BYTES = 32 << 20
+# Peak memory of a frame's way through the hungriest lossless codec, as a multiple of its samples.
+_PEAK_FACTOR = 12
 
 
 class Interrupted(Exception):
@@ -81,8 +84,8 @@ class Job:
         Always write an Extended Offset Table; replace outputs; read headers only and write nothing.
     report : Path, optional
         The report that is being written, which is no source.
-    memory_bytes : int
-        Bound on the memory of all frames in work.
+    budget : ByteBudget
+        Memory that all files in work share.
     """
 
     sources: tuple[Path, ...]
@@ -99,7 +102,7 @@ class Job:
     overwrite: bool = False
     dry_run: bool = False
     report: Path | None = None
-    memory_bytes: int = engine.DEFAULT_MEMORY_BYTES
+    budget: ByteBudget = field(default_factory=lambda: ByteBudget(default_bytes()), compare=False)
 
 
 def transcode_file(item: Item, job: Job, stop: threading.Event) -> Record:
@@ -184,6 +187,40 @@ def _encoded(source: DicomFile, item: Item, job: Job, target: Target, stop: thre
             frames=source.number_of_frames,
             pixel_bytes=source.native_bytes,
         )
+    with job.budget.share(_memory_bytes(source, job)) as memory_bytes:
+        return _written(source, item, job, target, cells, wanted, stop, memory_bytes)
+
+
+def _memory_bytes(source: DicomFile, job: Job) -> int:
+    """Return what encoding this file takes at its peak.
+
+    Raises
+    ------
+    SourceError
+        One frame alone takes more than the whole budget: a header may ask for 65535 × 65535 pixels.
+    """
+    fmt = source.format
+    frame_bytes = fmt.rows * fmt.columns * fmt.samples * max(1, fmt.bits_allocated // 8)
+    one = frame_bytes * _PEAK_FACTOR
+    if one > job.budget.total_bytes:
+        raise SourceError(
+            f"one frame of {frame_bytes / 1e6:.0f} MB takes up to {one / 1e6:.0f} MB of memory to encode, and "
+            f"{job.budget.total_bytes / 1e6:.0f} MB are allowed (--memory)",
+            code="too-large",
+        )
+    return max(one, job.budget.total_bytes // 2) if source.native_bytes >= _SPREAD_BYTES else one
+
+
+def _written(
+    source: DicomFile,
+    item: Item,
+    job: Job,
+    target: Target,
+    cells: FrameFormat,
+    wanted: Coding,
+    stop: threading.Event,
+    memory_bytes: int,
+) -> Record:
     found = changes(source, cells, target, wanted)
     overlays = EmbeddedOverlays(source.attributes, cells.overlay_bits) if moves_overlays(cells, wanted) else None
     _make_folder(item.destination.parent)
@@ -200,7 +237,7 @@ def _encoded(source: DicomFile, item: Item, job: Job, target: Target, stop: thre
             extended_offsets=job.extended_offsets,
             overwrite=job.overwrite,
         ) as output,
-        closing(_results(source, job, target, wanted, overlays)) as results,
+        closing(_results(source, job, target, wanted, overlays, memory_bytes)) as results,
     ):
         encoded_bytes = 0
         for result in results:
@@ -246,7 +283,12 @@ def _cells(source: DicomFile, target: Target) -> FrameFormat:
 
 
 def _results(
-    source: DicomFile, job: Job, target: Target, wanted: Coding, overlays: EmbeddedOverlays | None
+    source: DicomFile,
+    job: Job,
+    target: Target,
+    wanted: Coding,
+    overlays: EmbeddedOverlays | None,
+    memory_bytes: int,
 ) -> Generator[Encoded | Failure]:
     decode = frame_decoder()
     frames = source.frames(expand=wanted.expand)
@@ -257,7 +299,7 @@ def _results(
         target,
         chain(target.syntax, job.plugin, device=job.device),
         threads=job.lanes if source.native_bytes >= _SPREAD_BYTES else 1,
-        memory_bytes=job.memory_bytes // job.jobs,
+        memory_bytes=memory_bytes,
         verify=job.verify,
         decode=decode,
     )
