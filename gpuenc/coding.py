@@ -45,6 +45,10 @@ class Coding:
         A sample is all bits of its cell, whatever Bits Stored and High Bit say (`Target.whole_cells`).
     must_verify : bool
         An encoder is known to be wrong for some such images, so each one has to be decoded and compared.
+    near : int
+        NEAR of the JPEG-LS codestream (T.87 4.2.1), which must be what was asked for.
+    keeps_jpeg : bool
+        The frame is a JPEG codestream that goes on as it is, into JPEG XL or out of it again (PS3.5 A.4.12).
     """
 
     rows: int
@@ -63,6 +67,8 @@ class Coding:
     raw: bool = False
     whole_cells: bool = False
     must_verify: bool = False
+    near: int = 0
+    keeps_jpeg: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -102,8 +108,8 @@ def check_format(fmt: FrameFormat) -> None:
         raise InvalidPixels(
             f"A (0028,0006) 'Planar Configuration' value of '{fmt.planar}' is invalid, it must be 0 or 1"
         )
-    if fmt.subsampled and (fmt.columns % 2 or fmt.samples != 3):
-        raise InvalidPixels("YBR_FULL_422 needs 3 samples per pixel and an even number of columns")
+    if fmt.subsampled and fmt.samples != 3:
+        raise InvalidPixels("YBR_FULL_422 needs 3 samples per pixel")
 
 
 def rpcl_levels(rows: int, columns: int) -> int:
@@ -186,9 +192,38 @@ def _row(chosen: Target, fmt: FrameFormat) -> Row:
     )
 
 
+def _kept_jpeg(chosen: Target, fmt: FrameFormat) -> Coding:
+    """Return the `Coding` of a JPEG codestream that stays what it is: its label, and every bit of it."""
+    if fmt.bits_allocated != 8 or fmt.bits_stored != 8:
+        raise FormatNotAllowed(
+            f"'{chosen.syntax.keyword}' ({chosen.syntax.clause}) keeps JPEG codestreams of 8 bits per sample; Bits "
+            f"Allocated is {fmt.bits_allocated} and Bits Stored {fmt.bits_stored}"
+        )
+    return Coding(
+        rows=fmt.rows,
+        columns=fmt.columns,
+        samples=fmt.samples,
+        precision=8,
+        signed=fmt.signed,
+        cell_bits=8,
+        photometric=fmt.photometric,
+        keeps_jpeg=True,
+    )
+
+
 @lru_cache(maxsize=4096)
-def coding(chosen: Target, fmt: FrameFormat) -> Coding:
+def coding(chosen: Target, fmt: FrameFormat, *, keeps_jpeg: bool = False) -> Coding:
     """Return what frames of `fmt` become under `chosen`.
+
+    Parameters
+    ----------
+    chosen : Target
+        Transfer syntax and options.
+    fmt : FrameFormat
+        Format of the native cells; for JPEG codestreams that stay what they are, of what they decode to.
+    keeps_jpeg : bool
+        The frames are JPEG codestreams that stay what they are (`gpuenc.syntaxes.keeps_jpeg`). Always so where the
+        target is JPEG XL JPEG Recompression.
 
     Raises
     ------
@@ -198,6 +233,10 @@ def coding(chosen: Target, fmt: FrameFormat) -> Coding:
         No row of the syntax's table allows it; the message names what the row would allow.
     """
     check_format(fmt)
+    if keeps_jpeg or chosen.syntax.recompresses_jpeg:
+        return _kept_jpeg(chosen, fmt)
+    if fmt.subsampled and fmt.columns % 2:  # here they are cells of Y0 Y1 Cb Cr, and compressed chroma is upsampled
+        raise InvalidPixels("Native YBR_FULL_422 needs an even number of columns (PS3.3 C.7.6.3.1.2)")
     whole_cells = chosen.whole_cells and fmt.bits_allocated > 1
     if whole_cells:
         fmt = replace(fmt, bits_stored=fmt.bits_allocated, high_bit=fmt.bits_allocated - 1)
@@ -226,10 +265,11 @@ def coding(chosen: Target, fmt: FrameFormat) -> Coding:
         mct=mct,
         levels=levels,
         lossless=chosen.lossless,
-        upsample=fmt.subsampled and not (raw or syntax.recompresses_jpeg),
+        upsample=fmt.subsampled and not raw,
         expand=expand,
         to_rgb=photometric == "XYB" and fmt.photometric.startswith("YBR"),
         raw=raw,
         whole_cells=whole_cells,
         must_verify=syntax.family == "htj2k" and precision <= 3,
+        near=chosen.near,
     )

@@ -5,30 +5,36 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from gpuenc import engine
 from gpuenc.coding import coding
-from gpuenc.cpu.decoders import decoded_format
 from gpuenc.dicom.attributes import apply, changes, moves_overlays, with_ratio
+from gpuenc.dicom.cells import encoded_format
 from gpuenc.dicom.decoding import frame_decoder
+from gpuenc.dicom.description import DatasetAttributes, overlay_positions
 from gpuenc.dicom.overlays import EmbeddedOverlays
 from gpuenc.dicom.request import DESCRIBES_CELLS, checked_array
 from gpuenc.dicom.source import frames_of
 from gpuenc.dicom.writer import encapsulate, put_native
 from gpuenc.encoder import error_of
+from gpuenc.errors import FormatNotAllowed, SourceError
 from gpuenc.frames import Failure
 from gpuenc.registry import chain
-from gpuenc.syntaxes import find
+from gpuenc.syntaxes import BY_UID, find
 from gpuenc.targets import from_options
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from gpuenc.dicom.memory import DatasetSource
+    from gpuenc.dicom.attributes import Changes
     from gpuenc.frames import FrameFormat
     from gpuenc.syntaxes import Syntax
+
+_PHOTOMETRIC, _PLANAR, _HIGH_BIT = 0x00280004, 0x00280006, 0x00280102
+# Values that pydicom keeps as bytes, in the order in which they were read (PS3.5 7.3).
+_WORD_BYTES = {"OW": 2, "OL": 4, "OF": 4, "OD": 8, "OV": 8}
 
 
 def compress(
@@ -91,8 +97,9 @@ def compress(
     options = {name: value for name, value in options.items() if name not in DESCRIBES_CELLS}
     options.pop("photometric_interpretation", None)
     chosen = from_options(syntax, options)
-    source = frames_of(ds if arr is None else _with_array(ds, arr))
-    cells = _cells(source, chosen.lossless)
+    like = ds if arr is None else _with_array(ds, arr)
+    source = frames_of(like)
+    cells = encoded_format(source, chosen)
     wanted = coding(chosen, cells)
     decode = frame_decoder(decoding_plugin)
     overlays = EmbeddedOverlays(source.attributes, cells.overlay_bits) if moves_overlays(cells, wanted) else None
@@ -116,44 +123,119 @@ def compress(
     if generate_instance_uid is False:
         kept = {tag: element for tag, element in found.set.items() if tag != 0x00080018}
         found = replace(found, set=kept, sop_instance_uid="")
+    if like is not ds:
+        found = _as_stated(like, ds, found)
+    words = _bytes_of_words(ds) if ds.original_encoding[1] is False else []
+    # All that can fail is done before anything in `ds` changes.
+    pixels = _pixel_elements(codestreams, syntax, cells, extended_offsets=encapsulate_ext)
     apply(ds, found)
-    _store(ds, codestreams, syntax, cells, extended_offsets=encapsulate_ext)
+    _store(ds, pixels, syntax)
+    if ds.original_encoding[1] is False:
+        for element in words:
+            element.value = np.frombuffer(element.value, f">u{_WORD_BYTES[element.VR]}").byteswap().tobytes()
+        # Nothing in it is as it was read: pydicom may save it in its new encoding.
+        ds.set_original_encoding(False, True)
     if generate_instance_uid and wanted.lossless:
         ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     return ds
 
 
-def _cells(source: DatasetSource, lossless: bool) -> FrameFormat:
-    cells = decoded_format(source.syntax, source.format) if source.compressed else source.format
-    if cells.photometric == "PALETTE COLOR" and not lossless:
-        return replace(cells, palette=source.palette)
-    return cells
-
-
 def _with_array(ds: Dataset, arr: np.ndarray) -> Dataset:
-    """Return a dataset like `ds` whose native pixel data is `arr`."""
-    # Dataset(ds) would share what it holds, and change it.
-    like = Dataset({tag: ds.get_item(tag) for tag in ds.keys()})  # noqa: SIM118 - iteration gives elements
+    """Return a dataset like `ds` whose native pixel data is `arr`; nothing in it that differs is shared with `ds`.
+
+    Raises
+    ------
+    FormatNotAllowed
+        Overlays embedded in the pixel data that `arr` replaces would be lost.
+    """
+    embedded = _embedded_overlays(ds)
+    like = Dataset({tag: ds.get_item(tag) for tag in ds.keys() if tag != 0x7FE00010})  # noqa: SIM118
     like.file_meta = FileMetaDataset()
     like.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     if int(ds.get("SamplesPerPixel", 1)) > 1:
-        like.PlanarConfiguration = 0
+        like[_PLANAR] = DataElement(_PLANAR, "US", 0)
     if str(ds.get("PhotometricInterpretation", "")) in ("YBR_RCT", "YBR_ICT"):
-        like.PhotometricInterpretation = "RGB"
-    like.PixelData = checked_array(like, arr)
+        like[_PHOTOMETRIC] = DataElement(_PHOTOMETRIC, "CS", "RGB")
+    if str(ds.get("PhotometricInterpretation", "")) == "YBR_FULL_422":
+        like[_PHOTOMETRIC] = DataElement(_PHOTOMETRIC, "CS", "YBR_FULL")  # an array has every chroma sample
+    cells = checked_array(like, arr)
+    # An array holds samples, and neither bits below them nor overlays above them.
+    like[_HIGH_BIT] = DataElement(_HIGH_BIT, "US", int(ds.BitsStored) - 1)
+    for group in embedded:
+        del like[group << 16 | 0x0102]
+    like.PixelData = cells
     like["PixelData"].VR = "OW"
     return like
 
 
-def _store(
-    ds: Dataset, codestreams: list[bytes], syntax: Syntax, cells: FrameFormat, *, extended_offsets: bool
-) -> None:
+def _embedded_overlays(ds: Dataset) -> list[int]:
+    """Return the groups of overlays that `ds` says are in its cells, where its codestreams no longer hold them.
+
+    Raises
+    ------
+    FormatNotAllowed
+        They are there.
+    """
+    groups = list(overlay_positions(DatasetAttributes(ds)))
+    uid = str((getattr(ds, "file_meta", None) or {}).get("TransferSyntaxUID", "") or ExplicitVRLittleEndian)
+    holds = uid not in BY_UID or BY_UID[uid].family in ("native", "rle", "deflate")
+    if groups and holds and "PixelData" in ds:
+        raise FormatNotAllowed(
+            "The overlays embedded in the pixel data that the array replaces (PS3.5 8.1.2) would be lost: compress the "
+            f"dataset without an array first, which moves them into Overlay Data, or delete group {groups[0]:04X}"
+        )
+    return groups
+
+
+def _as_stated(like: Dataset, ds: Dataset, found: Changes) -> Changes:
+    """Return `found`, which is to be made to `like`, as what is to be made to `ds`."""
+    own = {tag: like[tag] for tag in (_PLANAR, _PHOTOMETRIC, _HIGH_BIT) if tag in like and like[tag] != ds.get(tag)}
+    return replace(found, set={**own, **found.set})
+
+
+def _bytes_of_words(ds: Dataset) -> list[DataElement]:
+    """Read every element of a big-endian dataset, and return those whose values pydicom leaves in their byte order.
+
+    Raises
+    ------
+    SourceError
+        An element cannot be read, and so not be written the other way round.
+    """
+    pixels = ds[0x7FE00010]
+    try:
+        elements = [element for element in ds.iterall() if element.VR in _WORD_BYTES and element is not pixels]
+    except Exception as error:  # noqa: BLE001 - pydicom's converters raise whatever they like, and quote the value
+        raise SourceError(
+            f"an element cannot be read ({type(error).__name__}), which little endian needs", code="corrupt-header"
+        ) from None
+    return [element for element in elements if isinstance(element.value, bytes)]
+
+
+def _pixel_elements(codestreams: list[bytes], syntax: Syntax, cells: FrameFormat, *, extended_offsets: bool) -> Dataset:
+    """Return Pixel Data and its offset tables, in a dataset of their own."""
+    pixels = Dataset()
     if syntax.encapsulated:
-        encapsulate(ds, codestreams, syntax, extended_offsets=extended_offsets)
+        encapsulate(pixels, codestreams, syntax, extended_offsets=extended_offsets)
     else:
-        put_native(ds, codestreams, cells)
+        put_native(pixels, codestreams, cells)
+    return pixels
+
+
+def _store(ds: Dataset, pixels: Dataset, syntax: Syntax) -> None:
+    for element in pixels:
+        ds[element.tag] = element
     # What pydicom decoded from the old pixel data is no longer true.
     ds._pixel_array, ds._pixel_id = None, {}
     if not hasattr(ds, "file_meta"):
         ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = UID(syntax.uid)
+    if not ds.file_meta.TransferSyntaxUID.is_transfer_syntax:
+        ds.file_meta["TransferSyntaxUID"]._value = _NewerUID(syntax.uid)
+
+
+class _NewerUID(UID):
+    """A transfer syntax that this pydicom does not know yet, and so would not write."""
+
+    @property
+    def is_transfer_syntax(self) -> bool:
+        return True

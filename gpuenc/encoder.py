@@ -9,8 +9,9 @@ from pydicom.pixels.encoders.base import Encoder as PydicomEncoder
 from pydicom.uid import UID
 
 from gpuenc import engine, plugins
+from gpuenc.dicom.arrays import outside_message
 from gpuenc.dicom.decoding import frame_decoder
-from gpuenc.dicom.request import Request, outside_message, request
+from gpuenc.dicom.request import Request, request
 from gpuenc.dicom.runner import FrameByFrame
 from gpuenc.errors import (
     DecodeFailed,
@@ -200,7 +201,8 @@ class Encoder(PydicomEncoder):
         Raises
         ------
         ValueError, AttributeError, TypeError
-            The source, its description or an option is wrong.
+            The source, its description or an option is wrong; or a dataset would not be true of its codestream, since
+            colours change or overlays embedded in its cells are lost, which `gpuenc.compress` can do.
         RuntimeError
             No plug-in is available, or each of them failed; the message holds what each said.
         """

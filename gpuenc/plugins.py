@@ -14,6 +14,7 @@ Modules are named by import path and imported when an encoder for their syntax i
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -105,6 +106,11 @@ _BEHIND: dict[str, tuple[PluginPath, ...]] = {
     "1.2.840.10008.1.2.4.90": (_PYLIBJPEG,),
     "1.2.840.10008.1.2.4.91": (_PYLIBJPEG,),
 }
+
+
+def usable_cores() -> int:
+    """Return the number of cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def default_plugins(uid: str) -> tuple[PluginPath, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from io import BytesIO
 
 import imagecodecs
@@ -184,8 +185,7 @@ def test_extended_offset_table_comes_and_goes(tmp_path):
 def test_icons_and_private_elements_stay(tmp_path):
     ds = read(made.of(GREY, stored=12, elements=(made.icon(), *made.odd_private())))
     gpuenc.compress(ds, "htj2k-lossless")
-    with pytest.warns(UserWarning):  # pydicom's, on the odd values
-        path = saved(ds, tmp_path / "x.dcm")
+    path = saved(ds, tmp_path / "x.dcm")
     _, _, elements = oracle.split(path)
     kept = dict(elements)
     for element in (*made.odd_private()[:1], *made.odd_private()[2:3], *made.odd_private()[5:]):
@@ -235,8 +235,8 @@ def test_failure_in_the_last_frame_leaves_the_dataset_as_it_was():
     with pytest.raises(ValuesOutsideBitsStored):
         gpuenc.compress(ds, "rle")
     assert fingerprint(ds) == before
-    gpuenc.compress(ds, "rle", whole_cells=True)
-    np.testing.assert_array_equal(oracle.samples(ds).reshape(samples.shape), samples)
+    gpuenc.compress(ds, "htj2k-lossless", whole_cells=True)
+    np.testing.assert_array_equal([imagecodecs.jpeg2k_decode(each) for each in oracle.fragments(ds)], samples)
 
 
 def test_pixel_array_is_not_the_old_one():
@@ -293,3 +293,86 @@ def test_offset_table_of_what_is_written():
     gpuenc.compress(ds, "rle")
     assert ds.PixelData == encapsulate(list(generate_frames(ds.PixelData, number_of_frames=3)))
     assert ds["PixelData"].VR == "OB"
+
+
+def test_big_endian_values_are_turned_round(tmp_path):
+    tables = made.noise((3, 256), "u2", seed=3)
+    indices = made.noise((1, 8, 8), "u1", seed=4)
+    image = made.palette(indices, tables, syntax=made.BIG)
+    image = replace(image, elements=(*image.elements, made.icon(bytes(range(16)), undefined=False)))
+    ds = read(image)
+    gpuenc.compress(ds, "rle")
+    again = dcmread(saved(ds, tmp_path / "x.dcm"))
+    got = [np.frombuffer(again[0x00281201 + channel].value, "<u2") for channel in range(3)]
+    np.testing.assert_array_equal(got, tables)
+    assert again.IconImageSequence[0].PixelData == bytes(range(16))
+    np.testing.assert_array_equal(oracle.samples(again).reshape(indices.shape), indices)
+    assert again.Rows == 8
+
+
+def test_big_endian_with_an_element_that_nobody_can_read():
+    ds = read(made.of(GREY, stored=12, syntax=made.BIG, elements=(made.Element(0x00200013, "IS", "not a number"),)))
+    before = ds.get_item(0x7FE00010).value
+    with pytest.raises(SourceError, match="cannot be read"):
+        gpuenc.compress(ds, "rle")
+    assert ds.file_meta.TransferSyntaxUID == made.BIG
+    assert ds.get_item(0x7FE00010).value == before
+
+
+@pytest.mark.parametrize("name", ["htj2k-lossless", "rle", "explicit-vr-little-endian"])
+def test_an_array_holds_samples_wherever_those_of_the_dataset_lay(name):
+    samples, other = made.noise((1, 8, 8), "u2", 12), made.noise((1, 8, 8), "u2", 12, seed=5)
+    ds = read(made.shifted(samples, 15))
+    gpuenc.compress(ds, name, other)
+    assert ds.HighBit == 11
+    np.testing.assert_array_equal(oracle.samples(ds).reshape(other.shape), other)
+
+
+@pytest.mark.parametrize("name", ["rle", "htj2k-lossless", "jpeg-lossless-sv1"])
+def test_an_array_has_every_chroma_sample(name):
+    ds = read(made.ybr_422(made.noise((1, 8, 4, 4), "u1")))
+    other = made.noise((8, 8, 3), "u1", seed=5)
+    gpuenc.compress(ds, name, other)
+    assert ds.PhotometricInterpretation == "YBR_FULL"
+    np.testing.assert_array_equal(oracle.samples(ds).reshape(other.shape), other)
+
+
+def test_an_array_does_not_make_overlays_vanish():
+    samples, plane = made.noise((1, 8, 8), "u2", 12), made.noise((1, 8, 8), "u1", 1)
+    ds = read(made.embedded_overlays(samples, {14: plane}))
+    other = made.noise((1, 8, 8), "u2", 12, seed=5)
+    before = copy.deepcopy(ds)
+    with pytest.raises(ValueError, match="without an array first"):
+        gpuenc.compress(ds, "htj2k-lossless", other)
+    assert ds == before
+    gpuenc.compress(ds, "htj2k-lossless")
+    gpuenc.compress(ds, "htj2k-lossless", other)
+    np.testing.assert_array_equal(oracle.samples(ds).reshape(other.shape), other)
+    packed = np.frombuffer(ds[0x60003000].value, "u1")
+    np.testing.assert_array_equal(np.unpackbits(packed, bitorder="little")[:64].reshape(8, 8), plane[0])
+
+
+@pytest.mark.parametrize("name", ["rle", "htj2k-lossless", "jpeg-lossless-sv1", "jpegxl"])
+def test_colours_that_only_change_with_the_attribute(name):
+    options = {"quality": 90} if name == "jpegxl" else {}
+    ds = read(made.ybr_422(made.noise((1, 8, 4, 4), "u1")))
+    gpuenc.compress(ds, name, **options)
+    assert ds.PhotometricInterpretation == ("XYB" if options else "YBR_FULL")
+    ds = read(made.of(RGB, photometric="RGB"))
+    gpuenc.compress(ds, name, **options)
+    assert ds.PhotometricInterpretation == ("XYB" if options else "YBR_RCT" if name == "htj2k-lossless" else "RGB")
+
+
+@pytest.mark.parametrize("name", ["htj2k", "explicit-vr-little-endian"])
+def test_failure_to_store_leaves_the_dataset_as_it_was(monkeypatch, name):
+    def full(*_args, **_options):
+        raise MemoryError
+
+    for function in ("encapsulate", "put_native"):
+        monkeypatch.setattr(f"gpuenc.datasets.{function}", full)
+    ds = read(made.of(GREY, stored=12, signed=True))
+    before = copy.deepcopy(ds)
+    with pytest.raises(MemoryError):
+        gpuenc.compress(ds, name, **({"psnr": 60} if name == "htj2k" else {}))
+    assert ds == before
+    assert ds.file_meta == before.file_meta

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from itertools import islice
 
 import numpy as np
@@ -31,6 +32,7 @@ import gpuenc
 from gpuenc.codestream import parse
 from gpuenc.cpu import decoders
 from gpuenc.syntaxes import TABLE
+from tests import made
 
 OURS = ("gpuenc.cpu.codecs", "encode_frame")
 RNG = np.random.default_rng(20)
@@ -219,6 +221,47 @@ class TestArrays:
             native = frame.astype(dtype.newbyteorder("<"))
             assert np.array_equal(decode(uid, codestream, native, bits_stored=options.get("bits_stored")), native)
 
+    @pytest.mark.parametrize("shape", [(1, 16, 12), (16, 12, 1), (1, 16, 12, 1), (16, 12)])
+    @pytest.mark.parametrize("told", ["everything", "frames and samples", "samples", "nothing"])
+    def test_one_grey_frame_in_every_shape(self, shape, told):
+        arr = RNG.integers(0, 65536, (16, 12)).astype(np.uint16)
+        names = {"frames and samples": ("number_of_frames", "samples_per_pixel"), "samples": ("samples_per_pixel",)}
+        all_of_it = described(arr)
+        options = all_of_it if told == "everything" else {name: all_of_it[name] for name in names.get(told, ())}
+        (codestream,) = gpuenc.get_encoder(RLELossless).iter_encode(arr.reshape(shape), **options)
+        assert np.array_equal(decode(RLELossless, codestream, arr), arr)
+
+    @pytest.mark.parametrize("options", [{"number_of_frames": 5}, {"samples_per_pixel": 1}, {"columns": 3}])
+    def test_frames_of_three_columns_are_no_colour(self, options):
+        arr = RNG.integers(0, 256, (5, 9, 3)).astype(np.uint8)
+        frames = list(gpuenc.get_encoder(RLELossless).iter_encode(arr, **options))
+        assert len(frames) == 5
+        assert all(np.array_equal(decode(RLELossless, f, a), a) for f, a in zip(frames, arr, strict=True))
+
+    def test_what_is_stated_decides_between_frames_and_samples(self):
+        arr = RNG.integers(0, 256, (5, 9, 1)).astype(np.uint8)
+        options = {"rows": 9, "columns": 1, "number_of_frames": 5}
+        assert len(list(gpuenc.get_encoder(RLELossless).iter_encode(arr, **options))) == 5
+
+    @pytest.mark.parametrize(
+        ("shape", "options", "expected"),
+        [
+            ((1, 64, 65), {"rows": 64, "columns": 64}, r"\(1, 64, 64\) and the actual shape \(1, 64, 65\)"),
+            ((64, 65, 3), {"rows": 64, "columns": 64}, r"\(64, 64, 3\) and the actual shape \(64, 65, 3\)"),
+            ((2, 64, 64), {"number_of_frames": 3}, r"\(3, 64, 64\) and the actual shape \(2, 64, 64\)"),
+        ],
+    )
+    def test_other_shapes_are_refused(self, shape, options, expected):
+        with pytest.raises(ValueError, match=f"Mismatch between the expected ndarray shape {expected}"):
+            gpuenc.get_encoder(RLELossless).encode(np.zeros(shape, np.uint8), index=0, **options)
+
+    def test_lossy_jpeg_xl_of_colour_nobody_named(self):
+        arr = RNG.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+        encoder = gpuenc.get_encoder("jpegxl")
+        assert encoder.encode(arr, quality=90).startswith(b"\xff\x0a")
+        with pytest.raises(ValueError, match=r"it would be XYB.*gpuenc\.compress"):
+            encoder.encode(arr, quality=90, photometric_interpretation="RGB")
+
     def test_not_contiguous(self):
         arr = RNG.integers(0, 256, (40, 60)).astype(np.uint8)[::2, ::-3]
         codestream = gpuenc.get_encoder(RLELossless).encode(arr)
@@ -340,6 +383,52 @@ class TestDatasets:
         del ds.BitsAllocated
         with pytest.raises((AttributeError, ValueError), match=r"Bits ?Allocated"):
             gpuenc.get_encoder(RLELossless).encode(ds)
+
+    @pytest.mark.parametrize("name", ["MR_small_RLE.dcm", "JPEG2000.dcm"])
+    def test_keywords_must_agree_with_a_compressed_dataset(self, name):
+        ds = read(name)
+        encoder = gpuenc.get_encoder(HTJ2KLossless)
+        expected = encoder.encode(ds)
+        right = {"number_of_frames": 1, "rows": ds.Rows, "bits_stored": ds.BitsStored, "byteorder": "<"}
+        assert encoder.encode(ds, **right) == expected
+        for keyword, wrong in {"rows": ds.Rows + 1, "number_of_frames": 2, "bits_stored": 3, "byteorder": ">"}.items():
+            with pytest.raises(ValueError, match=f"{keyword}=.* contradicts the compressed dataset"):
+                encoder.encode(ds, index=0, **{keyword: wrong})
+
+    def test_keywords_override_a_native_dataset(self):
+        ds = read("MR_small.dcm")
+        expected = ds.pixel_array
+        ds.Rows = ds.Rows // 2
+        codestream = gpuenc.get_encoder(RLELossless).encode(ds, rows=64)
+        assert ds.Rows == 32
+        assert np.array_equal(decode(RLELossless, codestream, expected), expected)
+
+    def test_what_is_not_overridden_stays_the_datasets_own(self):
+        big = read("MR_small_bigendian.dcm")
+        codestream = gpuenc.get_encoder(RLELossless).encode(big, number_of_frames=1)
+        assert np.array_equal(decode(RLELossless, codestream, big.pixel_array), big.pixel_array)
+        samples = made.noise((1, 8, 8), "u2", 12)
+        high = dcmread(BytesIO(made.shifted(samples, 15).file()))
+        codestream = gpuenc.get_encoder(HTJ2KLossless).encode(high, number_of_frames=1)
+        assert np.array_equal(decode(HTJ2KLossless, codestream, samples[0], bits_stored=12), samples[0])
+
+    @pytest.mark.parametrize("uid", [RLELossless, HTJ2KLossless, "1.2.840.10008.1.2.4.70"])
+    def test_colours_that_the_dataset_would_not_go_on_to_say(self, uid):
+        ds = dcmread(BytesIO(made.ybr_422(made.noise((1, 8, 4, 4), "u1")).file()))
+        encoder = gpuenc.get_encoder(uid)
+        with pytest.raises(ValueError, match=r"it would be YBR_FULL, .*gpuenc\.compress"):
+            encoder.encode(ds)
+        assert encoder.encode(ds, photometric_interpretation="YBR_FULL")
+
+    def test_embedded_overlays_are_not_stripped_silently(self):
+        samples, plane = made.noise((1, 8, 8), "u2", 12), made.noise((1, 8, 8), "u1", 1)
+        ds = dcmread(BytesIO(made.embedded_overlays(samples, {14: plane}).file()))
+        for uid in (RLELossless, HTJ2KLossless):
+            for options in ({}, {"number_of_frames": 1}, {"validate": False}):
+                with pytest.raises(ValueError, match=r"overlays embedded.*gpuenc\.compress"):
+                    gpuenc.get_encoder(uid).encode(ds, **options)
+        assert gpuenc.get_encoder("deflated-image-frame").encode(ds)
+        assert gpuenc.get_encoder(RLELossless).encode(ds, whole_cells=True)
 
     def test_the_dataset_says_what_the_codestream_is_to_be(self):
         ds = read("SC_rgb.dcm")

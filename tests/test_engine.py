@@ -162,7 +162,15 @@ def test_output_that_is_no_codestream_at_all_is_a_failure_not_a_crash():
         lambda batch: [Failure(f.ref, [], "a", None) for f in batch],
     ],
     ids=[
-        "raises", "too few", "too many", "None", "a number", "a generator", "Nones", "bytes", "Encoded of None",
+        "raises",
+        "too few",
+        "too many",
+        "None",
+        "a number",
+        "a generator",
+        "Nones",
+        "bytes",
+        "Encoded of None",
         "Failure of junk",
     ],
 )
@@ -224,9 +232,13 @@ def test_an_encoder_that_fails_to_close_harms_nobody(monkeypatch, threads):
 
 
 def test_a_run_that_ends_in_one_of_its_own_threads_closes_its_lanes():
-    held, errors, go, done = [], [], threading.Event(), threading.Event()
+    held, errors = [], []
+    second, go, done = threading.Event(), threading.Event(), threading.Event()
 
     def drop_the_run(frame):
+        if not frame.ref.index:
+            second.wait(5)  # or the first result would come before there is another batch
+        second.set()
         if frame.ref.index and go.wait(5) and held:
             try:
                 held.pop().close()  # as the garbage collector would

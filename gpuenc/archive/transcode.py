@@ -15,9 +15,9 @@ from gpuenc import engine
 from gpuenc.archive.budget import ByteBudget, default_bytes
 from gpuenc.archive.report import Record, Status
 from gpuenc.coding import coding
-from gpuenc.cpu.decoders import decoded_format
 from gpuenc.dicom.atomic import copy_file
 from gpuenc.dicom.attributes import changes, moves_overlays, with_ratio
+from gpuenc.dicom.cells import encoded_format
 from gpuenc.dicom.decoding import frame_decoder
 from gpuenc.dicom.header import header, trailer
 from gpuenc.dicom.overlays import EmbeddedOverlays
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from gpuenc.archive.scan import Item
     from gpuenc.coding import Coding
-    from gpuenc.dicom.attributes import Changes
     from gpuenc.frames import Encoded, FrameFormat
     from gpuenc.targets import Target
 
@@ -175,7 +174,7 @@ def _outcome(source: DicomFile, item: Item, job: Job, stop: threading.Event) -> 
 
 
 def _encoded(source: DicomFile, item: Item, job: Job, target: Target, stop: threading.Event) -> Record:
-    cells = _cells(source, target)
+    cells = encoded_format(source, target)
     wanted = coding(target, cells)
     if job.dry_run:
         return _record(
@@ -253,7 +252,14 @@ def _written(
         final = None
         if overlays or not wanted.lossless:
             if overlays:
-                found = _with_overlays(found, changes(source, cells, target, wanted, overlays=overlays.data()))
+                found = changes(
+                    source,
+                    cells,
+                    target,
+                    wanted,
+                    overlays=overlays.data(),
+                    sop_instance_uid=found.sop_instance_uid,
+                )
             final = header(source, with_ratio(found, source, encoded_bytes), target.syntax.uid)
         summary = output.finish(final, trailer(source))
     return _record(
@@ -270,16 +276,6 @@ def _written(
         pixel_bytes=source.native_bytes,
         verified=verified == source.number_of_frames,
     )
-
-
-def _cells(source: DicomFile, target: Target) -> FrameFormat:
-    """Return the format of the native cells that are encoded."""
-    cells = decoded_format(source.syntax, source.format) if source.compressed else source.format
-    if keeps_jpeg(source.syntax, target.syntax):
-        cells = source.format
-    if cells.photometric == "PALETTE COLOR" and not target.lossless:
-        cells = replace(cells, palette=source.palette)
-    return cells
 
 
 def _results(
@@ -303,12 +299,6 @@ def _results(
         verify=job.verify,
         decode=decode,
     )
-
-
-def _with_overlays(found: Changes, filled: Changes) -> Changes:
-    """Return `found` with the Overlay Data of `filled`."""
-    data = {tag: element for tag, element in filled.set.items() if tag & 0xFF01FFFF == 0x60003000}
-    return replace(found, set={**found.set, **data})
 
 
 def _copied(item: Item, job: Job, stop: threading.Event, code: str, message: str, source_syntax: str = "") -> Record:

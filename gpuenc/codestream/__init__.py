@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpuenc.codestream import jpeg, jpeg2000, jpegxl, rle, rules
-from gpuenc.codestream.info import StreamInfo, marked_end
-from gpuenc.codestream.jpeg import forget_colour, strip_app0
+from gpuenc.codestream.info import StreamInfo
 from gpuenc.codestream.jpeg2000 import insert_tlm
 from gpuenc.codestream.jpegxl import unbox
 from gpuenc.codestream.rle import even_segments
@@ -23,23 +22,12 @@ if TYPE_CHECKING:
 __all__ = [
     "StreamInfo",
     "check",
-    "end_of_image",
     "even_segments",
-    "forget_colour",
     "insert_tlm",
     "pad_even",
     "parse",
-    "strip_app0",
     "unbox",
 ]
-
-_END_MARKERS: dict[str, bytes] = {
-    "jpeg": jpeg.EOI,
-    "jpeg-lossless": jpeg.EOI,
-    "jpeg-ls": jpeg.EOI,
-    "jpeg2000": jpeg2000.EOC,
-    "htj2k": jpeg2000.EOC,
-}
 
 
 def parse(codestream: bytes, family: Family) -> StreamInfo:
@@ -84,19 +72,6 @@ def check(codestream: bytes, syntax: Syntax, coding: Coding) -> None:
             raise WrongCodestream("the frame is empty")
     elif syntax.family != "deflate":
         rules.check(parse(codestream, syntax.family), syntax, coding)
-
-
-def end_of_image(codestream: bytes, family: Family) -> int:
-    """Return the length of a codestream in bytes without the bytes that pad it.
-
-    Where nothing marks the end (RLE, bare JPEG XL, deflate, native, or a codestream that is cut off), a last 00 may
-    as well be data, and the length is that of all bytes.
-    """
-    if family in _END_MARKERS:
-        return marked_end(codestream, _END_MARKERS[family]) or len(codestream)
-    if family == "jpegxl":
-        return jpegxl.container_end(codestream) or len(codestream)
-    return len(codestream)
 
 
 def pad_even(codestream: bytes, family: Family) -> bytes:

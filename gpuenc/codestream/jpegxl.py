@@ -124,11 +124,6 @@ def unbox(codestream: bytes) -> bytes:
     return b"".join(codestream[start:end] for start, end in boxes.pieces)
 
 
-def container_end(codestream: bytes) -> int | None:
-    """Return the length of a container without padding; None for a bare codestream or boxes that are cut off."""
-    return _boxes(codestream).end if codestream.startswith(_CONTAINER) else None
-
-
 def _size(bits: _Bits) -> tuple[int, int]:
     """Read SizeHeader: rows and columns."""
     small = bits.u(1)

@@ -49,6 +49,8 @@ def check(info: StreamInfo, syntax: Syntax, coding: Coding) -> None:
 
 def _jpeg(info: StreamInfo, syntax: Syntax, coding: Coding) -> None:
     _process(info, syntax)
+    if coding.keeps_jpeg:
+        return  # not made here, and nothing of it may change: its sampling factors and colour markers are its own
     _jpeg_colour(info, coding)
     luma = (2, 1) if coding.photometric == "YBR_FULL_422" else (1, 1)
     if coding.samples == 1:
@@ -72,8 +74,7 @@ def _jpeg_ls(info: StreamInfo, syntax: Syntax, coding: Coding) -> None:
     _not_subsampled(info)
     _same("point transform", info.point_transform, 0)
     _same("HP colour transform", info.hp_transform, 0)
-    if coding.lossless:
-        _same("NEAR", info.near, 0)
+    _same("NEAR", info.near, coding.near)
 
 
 def _jpeg2000(info: StreamInfo, syntax: Syntax, coding: Coding) -> None:

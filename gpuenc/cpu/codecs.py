@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +14,7 @@ from gpuenc.coding import coding
 from gpuenc.cpu import decoders, encoders, samples
 from gpuenc.errors import CodecError, EncodeFailed, GpuencError, InvalidOption
 from gpuenc.frames import Coded, Encoded, Failure, Frame, FrameFormat
-from gpuenc.plugins import Limits
+from gpuenc.plugins import Limits, usable_cores
 from gpuenc.syntaxes import BY_UID, TABLE
 from gpuenc.targets import from_options
 
@@ -165,7 +164,7 @@ class BatchEncoder:
         factor = _PEAK_FACTORS[family]
         if not target.lossless:
             factor = _LOSSY_PEAK_FACTORS.get(family, factor)
-        self.limits = Limits(frames=_BATCH_FRAMES, bytes=_BATCH_BYTES, lanes=_usable_cores(), peak_factor=factor)
+        self.limits = Limits(frames=_BATCH_FRAMES, bytes=_BATCH_BYTES, lanes=usable_cores(), peak_factor=factor)
 
     def encode(self, frames: Sequence[Frame]) -> list[Encoded | Failure]:
         """Return one result per frame, in order."""
@@ -195,7 +194,3 @@ def _transcoded(coded: Coded, target: Target) -> bytes:
     if target.syntax.family == "jpeg" and source is not None and source.recompresses_jpeg:
         return decoders.jpeg_of(coded.codestream)
     raise CodecError(f"a frame of transfer syntax {coded.syntax} must be decoded before it is encoded")
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

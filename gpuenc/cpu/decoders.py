@@ -15,6 +15,7 @@ import imagecodecs
 import numpy as np
 
 from gpuenc.codestream import parse
+from gpuenc.codestream.jpeg import EOI
 from gpuenc.codestream.jpeg2000 import unboxed
 from gpuenc.cpu import rle, samples
 from gpuenc.errors import DecodeFailed, WrongCodestream
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     from gpuenc.syntaxes import Family, Syntax
 
 _OPENJPEG_HT_BITS = 24
+_RGB_IDENTIFIERS = tuple(b"RGB")
+# Sequential Huffman coding (T.81 table B.1). Arithmetic coders may leave out zeros at the end (T.81 D.1.8).
+_HUFFMAN_SOFS = (0, 1, 3)
+# Begins with a 1 bit and holds no FF. Anything will do behind it, as long as it is not regular.
+_FILLER = bytes.fromhex("a63c91d2e4785b0dc9176ab3f05e824d") * 4
 # What these codecs return for samples whose colours they transform themselves.
 _DECODED_PHOTOMETRIC = {"YBR_RCT": "RGB", "YBR_ICT": "RGB", "XYB": "RGB", "YBR_FULL_422": "YBR_FULL"}
 
@@ -71,7 +77,7 @@ def decode(
     """
     fmt = FrameFormat(rows, columns, samples, bits_allocated, bits_stored, signed, photometric)
     syntax = _syntax(uid)
-    return _decode(syntax, codestream, fmt, exact=syntax.loss == "never")[0]
+    return _decode(syntax, codestream, fmt, exact=syntax.loss == "never", foreign=True)[0]
 
 
 def decoded_format(uid: str, fmt: FrameFormat) -> FrameFormat:
@@ -117,7 +123,7 @@ def decode_frame(frame: Frame) -> Frame:
     fmt = decoded_format(coded.syntax, frame.format)
     if syntax.family == "deflate":
         return Frame(frame.ref, fmt, np.frombuffer(_inflate(coded.codestream, fmt.frame_bytes), np.uint8))
-    decoded, precision = _decode(syntax, coded.codestream, fmt, exact=syntax.loss == "never")
+    decoded, precision = _decode(syntax, coded.codestream, fmt, exact=syntax.loss == "never", foreign=True)
     if frame.format.high_bit >= fmt.bits_stored and precision > frame.format.high_bit:
         # The encoder was given whole cells, so the samples still lie where High Bit says.
         fmt = replace(fmt, high_bit=frame.format.high_bit, overlay_bits=frame.format.overlay_bits)
@@ -189,10 +195,13 @@ def _syntax(uid: str) -> Syntax:
     return syntax
 
 
-def _decode(syntax: Syntax, codestream: bytes, fmt: FrameFormat, *, exact: bool) -> tuple[NDArray[Any], int]:
+def _decode(
+    syntax: Syntax, codestream: bytes, fmt: FrameFormat, *, exact: bool, foreign: bool = False
+) -> tuple[NDArray[Any], int]:
     """Return samples in the container of Bits Allocated, and the precision of the codestream.
 
-    `exact` promises that the codestream holds every sample as it was.
+    `exact` promises that the codestream holds every sample as it was; `foreign` asks for the checks that only sources
+    need, and not what was encoded just now.
     """
     container = np.dtype(f"{'i' if fmt.signed else 'u'}{max(1, fmt.bits_allocated // 8)}")
     if syntax.family == "deflate":
@@ -209,9 +218,12 @@ def _decode(syntax: Syntax, codestream: bytes, fmt: FrameFormat, *, exact: bool)
     elif syntax.jpeg2000:
         codestream = _unboxed(codestream)
     info = _checked(codestream, family, fmt)
-    decoded = _DECODERS[family](codestream[: info.length_bytes], info, exact)
+    codestream = codestream[: info.length_bytes]
+    decoded = _DECODERS[family](codestream, info, exact)
     if decoded.shape != fmt.shape or decoded.dtype.kind not in "iu":
         raise DecodeFailed(f"the codestream decodes to {decoded.dtype} of shape {decoded.shape}, not {fmt.shape}")
+    if foreign and info.sof in _HUFFMAN_SOFS:
+        _check_sufficient(codestream, info, decoded)
     return _in_container(decoded, info, container), info.precision
 
 
@@ -233,9 +245,19 @@ def _checked(codestream: bytes, family: Family, fmt: FrameFormat) -> StreamInfo:
     if family in ("jpeg", "jpeg-lossless") and fmt.photometric == "RGB" and (info.jfif or info.adobe_transform == 1):
         # Its readers would show YCbCr; a copy of its samples under the attribute's name would show other colours.
         raise DecodeFailed("the JPEG's markers say YCbCr, and Photometric Interpretation says RGB")
+    if family == "jpeg" and fmt.photometric.startswith("YBR") and _says_rgb(info):
+        # Only with DCT: lossless JPEG of YCbCr often has Adobe's 0, which its encoders write for any colours.
+        raise DecodeFailed(f"the JPEG's markers say RGB, and Photometric Interpretation says {fmt.photometric}")
     if family in ("jpeg2000", "htj2k") and set(info.subsampling) != {(1, 1)}:
         raise DecodeFailed(f"the codestream is subsampled: {info.subsampling}")
     return info
+
+
+def _says_rgb(info: StreamInfo) -> bool:
+    """Whether decoders take a JPEG's three components for RGB: JFIF counts more than Adobe, and it than identifiers."""
+    if info.jfif or info.samples != 3:
+        return False
+    return info.adobe_transform == 0 or (info.adobe_transform is None and info.components == _RGB_IDENTIFIERS)
 
 
 def _unboxed(codestream: bytes) -> bytes:
@@ -277,6 +299,18 @@ def _jpeg(codestream: bytes, info: StreamInfo, exact: bool) -> NDArray[Any]:
     # Told that components are YCbCr and wanted as YCbCr, libjpeg leaves them alone, whatever the markers say.
     colour = {"colorspace": "YCBCR", "outcolorspace": "YCBCR"} if info.samples == 3 else {}
     return cast("NDArray[Any]", _call("libjpeg-turbo", imagecodecs.jpeg8_decode, codestream, **colour))
+
+
+def _check_sufficient(jpeg: bytes, info: StreamInfo, decoded: NDArray[Any]) -> None:
+    """Refuse a JPEG whose entropy-coded data end before its last sample, although EOI is there.
+
+    libjpeg makes up the missing bits as 0 and says so only in a warning, which does not come through. With other bits
+    before EOI, what was made up comes out differently; where all data are there, nothing reads these bits.
+    """
+    data = jpeg[: -len(EOI)]
+    stuffed = b"\0" if data.endswith(b"\xff") else b""  # or FF and the filler would be a marker
+    if not np.array_equal(_jpeg(data + stuffed + _FILLER + EOI, info, exact=True), decoded):
+        raise DecodeFailed("the JPEG's entropy-coded data end before its last sample")
 
 
 def _jpeg_ls(codestream: bytes, info: StreamInfo, exact: bool) -> NDArray[Any]:

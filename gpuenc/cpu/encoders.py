@@ -62,6 +62,11 @@ def encode_samples(samples: NDArray[Any], target: Target, coding: Coding, source
     return _ENCODERS[target.syntax.family](samples, target, coding, source)
 
 
+def openjpeg_may_be_wrong(coding: Coding) -> bool:
+    """Return whether OpenJPEG loses bits of some such samples without a word, so that each frame must be compared."""
+    return coding.mct or coding.precision > _ALWAYS_EXACT_J2K_BITS
+
+
 def recompress_jpeg(jpeg: bytes) -> bytes:
     """Return a JPEG codestream as JPEG XL from which it comes back bit for bit (PS3.5 A.4.12).
 

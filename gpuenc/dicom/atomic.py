@@ -41,7 +41,8 @@ class AtomicFile:
     overwrite : bool
         Replace a file that has the destination's name.
     fsync : bool
-        Have the file, and its name, on the disk before `publish` returns.
+        Have the file, and where the file system lets a folder be flushed its name, on the disk before `publish`
+        returns.
 
     Attributes
     ----------
@@ -126,8 +127,9 @@ class AtomicFile:
             else:
                 _rename_to_new(self._temporary, self._path)
             self._open = False
-            if self._fsync and hasattr(os, "O_DIRECTORY"):
-                _sync_folder(self._folder or ".")
+        # The file is there: what goes wrong from here on must not have anyone believe it failed.
+        if self._fsync and hasattr(os, "O_DIRECTORY"):
+            _sync_folder(self._folder or ".")
         return size
 
     def abort(self) -> None:
@@ -179,11 +181,13 @@ def copy_file(
 
 
 def _sync_folder(folder: str) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Flush a folder where it can be: some file systems refuse it, and a folder may be writable but not readable."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _rename_to_new(temporary: str, path: str) -> None:
@@ -200,7 +204,9 @@ def _rename_to_new(temporary: str, path: str) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
         os.rename(temporary, path)
     else:
-        os.unlink(temporary)
+        # It has its name; that it has another one too is no failure.
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
 
 
 @cache

@@ -107,6 +107,7 @@ def changes(
     *,
     encoded_bytes: int = 0,
     overlays: Mapping[int, bytes] | None = None,
+    sop_instance_uid: str = "",
 ) -> Changes:
     """Return what has to change in the data set of `source`.
 
@@ -124,6 +125,9 @@ def changes(
     overlays : mapping of int to bytes, optional
         Overlay Data by group, of the overlays embedded in the cells, as `EmbeddedOverlays` collects it; zeros of the
         same length where it is not known yet.
+    sop_instance_uid : str
+        The new SOP Instance UID of a lossy target, for a second call to give what the first one made; empty for a new
+        one.
     """
     setting: Setting = {}
     delete = {tag for tag in _DESCRIBE_FRAGMENTS if tag in source.attributes.tags()}
@@ -134,7 +138,7 @@ def changes(
         _overlays(source, cells, overlays or {}, setting)
     if not coding.lossless:
         delete.update(tag for tag in _EXTREMES if tag in source.attributes.tags())
-        uid = str(generate_uid())
+        uid = sop_instance_uid or str(generate_uid())
         _put(setting, SOP_INSTANCE_UID, "UI", uid)
         _lossy(source, chosen, setting)
         found = Changes(setting, _origin(source), frozenset(delete), uid)
@@ -257,7 +261,12 @@ def _origin(source: Described) -> dict[int, Dataset]:
     reference = Dataset()
     for tag, of_dataset in ((0x00081150, SOP_CLASS_UID), (0x00081155, SOP_INSTANCE_UID)):
         reference.add(_element(tag, "UI", source.attributes.text(of_dataset) or ""))
-    reference.PurposeOfReferenceCodeSequence = [_code("121320", "Uncompressed predecessor")]
+    # PS3.16 CID 7202 tells uncompressed predecessors from lossy ones and has nothing for those compressed without loss,
+    # nor for those of which nobody can tell: their purpose is left out.
+    if source.attributes.text(LOSSY) == "01" or source.syntax in _ALWAYS_LOSSY:
+        reference.PurposeOfReferenceCodeSequence = [_code("121330", "Lossy compressed predecessor")]
+    elif not source.compressed:
+        reference.PurposeOfReferenceCodeSequence = [_code("121320", "Uncompressed predecessor")]
     return {DERIVATION_CODES: _code("113040", "Lossy Compression"), SOURCE_IMAGES: reference}
 
 

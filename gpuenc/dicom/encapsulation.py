@@ -131,6 +131,7 @@ def frame_spans(
     number_of_frames: int,
     *,
     ends_frame: Callable[[int], bool] | None,
+    begins_frame: Callable[[int], bool] | None = None,
 ) -> list[tuple[int, int]]:
     """Return for each frame its first fragment and the one behind its last.
 
@@ -142,7 +143,10 @@ def frame_spans(
         Number of Frames.
     ends_frame : callable or None
         Whether a fragment ends a codestream. Asked, as pydicom does, only where the offset table is empty and there
-        are more fragments than frames; None for codecs whose codestreams have no end marker.
+        are more fragments than frames, or one frame alone; None for codecs whose codestreams have no end marker.
+    begins_frame : callable, optional
+        Whether a fragment begins a codestream. Asked only of one frame's fragments: an end with a begin behind it is
+        one frame more than the attributes say, and a decoder would stop at that end without a word.
 
     Raises
     ------
@@ -153,6 +157,12 @@ def frame_spans(
     count = len(fragments.starts)
     if count < number_of_frames:
         raise SourceError(f"{count} fragments for {number_of_frames} frames", code="truncated")
+    if number_of_frames == 1 and ends_frame is not None and begins_frame is not None:
+        found = 1 + sum(ends_frame(index) and begins_frame(index + 1) for index in range(count - 1))
+        if found > 1:
+            raise SourceError(
+                f"{count} fragments hold {found} codestreams where Number of Frames says 1", code="wrong-length"
+            )
     if len(fragments.offsets):
         return _by_offsets(fragments, number_of_frames)
     if count == number_of_frames:
@@ -219,6 +229,16 @@ def extended_lengths(fragments: Fragments, offsets: bytes, lengths: bytes, numbe
 def ends_with_marker(tail: bytes) -> bool:
     """Return whether the end of a fragment is the end of a JPEG, JPEG-LS or JPEG 2000 codestream (FFD9)."""
     return b"\xff\xd9" in tail[-_TAIL_BYTES:]
+
+
+def begins_with_marker(head: bytes) -> bool:
+    """Return whether the first bytes of a fragment begin a JPEG or JPEG-LS (FFD8) or JPEG 2000 codestream (FF4F)."""
+    return head[:2] in (b"\xff\xd8", b"\xff\x4f")
+
+
+def head_of(fragments: Fragments, file: RandomAccess, index: int) -> bytes:
+    """Return the bytes of a fragment that `begins_with_marker` looks at."""
+    return _read(file, fragments.starts[index], min(2, fragments.lengths[index]))
 
 
 def tail_of(fragments: Fragments, file: RandomAccess, index: int) -> bytes:

@@ -36,6 +36,8 @@ IMPLEMENTATION_CLASS_UID = "2.25.197316527894417260349519376190244371603"
 META_LENGTH, MEDIA_SOP_CLASS, MEDIA_SOP_INSTANCE, TRANSFER_SYNTAX = 0x00020000, 0x00020002, 0x00020003, 0x00020010
 # Length to End, and the length of the group of Pixel Data: retired, and wrong as soon as Pixel Data changes.
 _LENGTHS_OF_PIXELS = (0x00080001, 0x7FE00000)
+# What follows Pixel Data is in memory, several times over, while it is transcribed.
+MAX_TRAILER_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,10 @@ def header(source: DicomFile, found: Changes, syntax: str) -> Header:
     Raises
     ------
     SourceError
-        ``corrupt-header``: an implicit or big-endian header cannot be transcribed.
+        ``corrupt-header``: an implicit or big-endian header cannot be transcribed. ``too-large``: so much follows
+        the Pixel Data of such a file that `trailer` would refuse it.
     """
+    _check_trailer(source)
     patches: dict[int, bytes] = dict.fromkeys((*found.delete, *_LENGTHS_OF_PIXELS), b"")
     for tag, element in found.set.items():
         patches[tag] = _encoded(element)
@@ -96,14 +100,25 @@ def trailer(source: DicomFile) -> Iterator[bytes]:
     Raises
     ------
     SourceError
-        ``corrupt-header``: an implicit or big-endian trailer cannot be transcribed.
+        ``corrupt-header``: an implicit or big-endian trailer cannot be transcribed. ``too-large``: it is larger than
+        `MAX_TRAILER_BYTES`.
     """
+    _check_trailer(source)
     if not (source.implicit or source.big_endian):
         yield from source.trailer()
         return
     data = b"".join(source.trailer())
     if any(data):
         yield explicit_little(data, implicit=source.implicit, big_endian=source.big_endian)
+
+
+def _check_trailer(source: DicomFile) -> None:
+    if (source.implicit or source.big_endian) and source.trailer_bytes > MAX_TRAILER_BYTES:
+        raise SourceError(
+            f"{source.trailer_bytes} bytes follow Pixel Data, and only {MAX_TRAILER_BYTES} can be transcribed to "
+            "Explicit VR Little Endian",
+            code="too-large",
+        )
 
 
 def spliced(head: bytes, elements: list[Element], origin: int, patches: Mapping[int, bytes]) -> bytes:

@@ -58,7 +58,8 @@ class DatasetSource(PixelSource):
         self._pixels = Element(PIXEL_DATA, str(element.VR).encode(), 0, 0, self._size, self.compressed)
         self._swapped = self.big_endian and self.format.bits_allocated <= 8 and element.VR == "OW"
         if not self.compressed:
-            self._check_length()
+            # A number that the caller gives may be of some frames only.
+            self._check_length(whole=number is None)
 
     @property
     def dataset(self) -> Dataset:
@@ -84,7 +85,7 @@ def frames_of(dataset: Dataset, number: int | None = None, *, name: str = "datas
     dataset : pydicom.dataset.Dataset
         With Pixel Data, native or encapsulated as its ``file_meta`` says; without it, native little endian.
     number : int, optional
-        Number of frames, instead of (0028,0008).
+        Number of frames, instead of (0028,0008); Pixel Data may hold more.
     name : str
         What `FrameRef.source` is.
 

@@ -12,7 +12,7 @@ from pydicom.uid import UID
 from gpuenc import syntaxes
 from gpuenc.dicom import encapsulation
 from gpuenc.dicom.palette import palette
-from gpuenc.errors import SourceError
+from gpuenc.errors import InvalidPixels, SourceError
 from gpuenc.frames import Coded, Frame, FrameFormat, FrameRef
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED = syntaxes.NATIVE_UIDS
 COMPRESSED_UIDS = frozenset(uid for uid, syntax in syntaxes.BY_UID.items() if syntax.encapsulated)
 # Codestreams that end with the marker FFD9 (EOI of T.81 and T.87, EOC of T.800).
 _END_MARKED = frozenset(("jpeg", "jpeg-lossless", "jpeg-ls", "jpeg2000", "htj2k"))
-# A codestream larger than this many times its frame, and this much more, is not one.
+# A codestream larger than this many times its frame, and this much more, is not one. A frame counts a byte for each
+# sample at least: that is what codecs make of 1-bit cells.
 _MAX_EXPANSION, _MAX_EXTRA_BYTES = 4, 1 << 20
 # Bytes of a frame for each byte of its codestream, at most: two bytes of PackBits make 128 (PS3.5 G.3.1); a Huffman
 # code has a bit or more for each sample (T.81 H) or for each 64 of them (T.81 F); deflate's limit is its format's.
@@ -85,6 +86,11 @@ class PixelSource:
     def native_bytes(self) -> int:
         """Bytes of all frames without compression, for ratios."""
         return (self.format.frame_bits * self.number_of_frames + 7) // 8
+
+    @property
+    def trailer_bytes(self) -> int:
+        """Bytes of what follows Pixel Data."""
+        return max(0, self._size - (self._fragments.end if self.compressed else self._pixels.end))
 
     @property
     def pixel_bytes(self) -> int:
@@ -149,9 +155,14 @@ class PixelSource:
         """
         return palette(self.dataset, big_endian=self.big_endian)
 
-    def _check_length(self) -> None:
-        """Refuse native Pixel Data that does not hold what the attributes say."""
+    def _check_length(self, *, whole: bool = True) -> None:
+        """Refuse native Pixel Data that does not hold what the attributes say; without `whole`, it may hold more."""
         fmt, have = self.format, min(self._pixels.end, self._size) - self._pixels.value
+        if fmt.subsampled and fmt.columns % 2:
+            # Cells are pairs of pixels (PS3.3 C.7.6.3.1.2); a codestream can leave half of the last pair out.
+            raise InvalidPixels(
+                f"A (0028,0011) 'Columns' value of '{fmt.columns}' is invalid, it must be even for native YBR_FULL_422"
+            )
         need = self.native_bytes
         if have < need + (need & 1 if self._swapped else 0):
             raise SourceError(
@@ -162,6 +173,12 @@ class PixelSource:
         if fmt.subsampled and have >= need // 2 * 3:
             raise SourceError(
                 f"Pixel Data has {have} bytes, as without the subsampling that YBR_FULL_422 means", code="wrong-length"
+            )
+        if whole and have - need - (need & 1) >= fmt.frame_bytes:
+            raise SourceError(
+                f"Pixel Data holds {have * 8 // fmt.frame_bits} frames where Number of Frames says "
+                f"{self.number_of_frames}",
+                code="wrong-length",
             )
         if have > need + (need & 1):
             self.notes.append(f"{have - need} bytes of Pixel Data behind the last frame were left out")
@@ -199,7 +216,14 @@ class PixelSource:
         def ends_frame(index: int) -> bool:
             return encapsulation.ends_with_marker(encapsulation.tail_of(fragments, self._file, index))
 
-        return encapsulation.frame_spans(fragments, self.number_of_frames, ends_frame=ends_frame if marked else None)
+        def begins_frame(index: int) -> bool:
+            return encapsulation.begins_with_marker(encapsulation.head_of(fragments, self._file, index))
+
+        if not marked:
+            return encapsulation.frame_spans(fragments, self.number_of_frames, ends_frame=None)
+        return encapsulation.frame_spans(
+            fragments, self.number_of_frames, ends_frame=ends_frame, begins_frame=begins_frame
+        )
 
     @cached_property
     def _lengths(self) -> list[int] | None:
@@ -217,16 +241,18 @@ class PixelSource:
         first, stop = self._spans[index]
         fragments = self._fragments
         size = sum(fragments.lengths[first:stop])
-        if size > _MAX_EXPANSION * self.format.frame_bytes + _MAX_EXTRA_BYTES:
+        fmt = self.format
+        unpacked = max(fmt.frame_bytes, fmt.rows * fmt.columns * fmt.samples)
+        if size > _MAX_EXPANSION * unpacked + _MAX_EXTRA_BYTES:
             raise SourceError(
-                f"frame {index} has {size} bytes, far more than its {self.format.frame_bytes} without compression",
+                f"frame {index} has {size} bytes, far more than its {unpacked} without compression",
                 code="wrong-length",
             )
         ratio = _MAX_RATIO.get(syntaxes.BY_UID[self.syntax].family)
         limit = _SMALL_FRAME_BYTES if ratio else _MAX_FLAT_BYTES
-        if self.format.frame_bytes > max(limit, size * (ratio or _MAX_OTHER_RATIO)):
+        if fmt.frame_bytes > max(limit, size * (ratio or _MAX_OTHER_RATIO)):
             raise SourceError(
-                f"frame {index} has {size} bytes, far too few for its {self.format.frame_bytes} without compression",
+                f"frame {index} has {size} bytes, far too few for its {fmt.frame_bytes} without compression",
                 code="wrong-length",
             )
         if stop - first > 1:

@@ -11,21 +11,28 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
-from pydicom.dataset import Dataset
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels.encoders.base import EncodeRunner
 from pydicom.pixels.utils import as_pixel_options
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from gpuenc.dicom.source import frames_of
-from gpuenc.errors import InvalidPixels, ValuesOutsideBitsStored
+from gpuenc.coding import coding
+from gpuenc.dicom.arrays import ArrayFrames, stacked, stacked_shape
+from gpuenc.dicom.attributes import moves_overlays
+from gpuenc.dicom.cells import encoded_format
+from gpuenc.dicom.memory import frames_of
+from gpuenc.dicom.pixels import EXPLICIT_BIG, EXPLICIT_LITTLE
+from gpuenc.errors import FormatNotAllowed, InvalidPixels
 from gpuenc.frames import Frame, FrameFormat, FrameRef
+from gpuenc.syntaxes import NATIVE_UIDS
 from gpuenc.targets import from_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
-    from pydicom.uid import UID
 
     from gpuenc.syntaxes import Syntax
     from gpuenc.targets import Target
@@ -34,19 +41,19 @@ Source = bytes | bytearray | memoryview | np.ndarray | Dataset
 
 # Photometric Interpretations that a codestream makes out of RGB samples (PS3.3 C.7.6.3.1.2).
 _MADE_FROM_RGB = ("YBR_RCT", "YBR_ICT")
-DESCRIBES_CELLS = frozenset(
-    {
-        "rows",
-        "columns",
-        "samples_per_pixel",
-        "number_of_frames",
-        "bits_allocated",
-        "bits_stored",
-        "pixel_representation",
-        "planar_configuration",
-        "byteorder",
-    }
-)
+# Families whose codecs can leave colours as they are or transform them, so that what is stated about RGB decides.
+_TRANSFORM_COLOURS = ("jpeg", "jpeg2000", "htj2k")
+_KEYWORD_OF = {
+    "rows": "Rows",
+    "columns": "Columns",
+    "samples_per_pixel": "SamplesPerPixel",
+    "number_of_frames": "NumberOfFrames",
+    "bits_allocated": "BitsAllocated",
+    "bits_stored": "BitsStored",
+    "pixel_representation": "PixelRepresentation",
+    "planar_configuration": "PlanarConfiguration",
+}
+DESCRIBES_CELLS = frozenset({*_KEYWORD_OF, "byteorder"})
 
 
 class Frames(Protocol):
@@ -101,17 +108,20 @@ def request(syntax: Syntax, uid: UID, src: Source, *, validate: bool, options: M
     validate : bool
         Check the description against the source, and the format against the syntax's table in PS3.5 8.2.
     options : mapping
-        pydicom's pixel options and encoding options.
+        pydicom's pixel options and encoding options. Those that describe cells override what a native dataset says
+        of itself, and must agree with what a compressed one says.
 
     Raises
     ------
     AttributeError, ValueError, TypeError
-        As pydicom's `EncodeRunner` does, in its words.
+        As pydicom's `EncodeRunner` does, in its words; and where the codestreams would not be what the dataset goes
+        on to say of them, which only `gpuenc.compress` can correct.
     """
+    if isinstance(src, Dataset):
+        return _of_dataset(syntax, src, validate, options)
+    asked = options
     if isinstance(src, np.ndarray):
         options = {**_told_by(src, options), **options}
-    elif isinstance(src, Dataset) and not DESCRIBES_CELLS.intersection(options):
-        return _of_dataset(syntax, src, validate, options)
     runner = _Runner(uid)
     runner.set_source(src)
     runner.set_options(**options)
@@ -120,10 +130,15 @@ def request(syntax: Syntax, uid: UID, src: Source, *, validate: bool, options: M
     wanted = str(runner.photometric_interpretation)
     frames: Frames
     if isinstance(src, np.ndarray):
-        frames = _ArrayFrames(src, _format(runner, for_array=True), runner.number_of_frames)
+        fmt = _format(runner, for_array=True)
+        frames = ArrayFrames(stacked(src, options), fmt)
+        if "photometric_interpretation" not in asked and not (wanted == "RGB" and syntax.family in _TRANSFORM_COLOURS):
+            wanted = ""  # nobody asked for it
     else:
-        frames = _BufferFrames(cast("bytes", runner.src), _format(runner), runner.number_of_frames)
+        fmt = _format(runner)
+        frames = _BufferFrames(cast("bytes", runner.src), fmt, runner.number_of_frames)
     target = from_options(syntax, {**runner.options, "photometric_interpretation": wanted}, strict=validate)
+    _refuse_other_colours(target, fmt)
     return Request(frames, target, runner.options, isinstance(src, np.ndarray))
 
 
@@ -139,7 +154,7 @@ def checked_array(ds: Dataset, arr: NDArray[Any]) -> bytes:
     runner.set_source(arr)
     runner.set_options(**as_pixel_options(ds))
     runner.validate()
-    frames = _ArrayFrames(arr, _format(runner, for_array=True), runner.number_of_frames)
+    frames = ArrayFrames(stacked(arr, as_pixel_options(ds)), _format(runner, for_array=True))
     if runner.bits_allocated == 1:
         return np.packbits(arr.reshape(-1), bitorder="little").tobytes()
     cells = (cast("NDArray[np.uint8]", frames.frame(index).pixels) for index in range(frames.number_of_frames))
@@ -147,20 +162,97 @@ def checked_array(ds: Dataset, arr: NDArray[Any]) -> bytes:
 
 
 def _of_dataset(syntax: Syntax, ds: Dataset, validate: bool, options: Mapping[str, Any]) -> Request:
+    given = {name: options[name] for name in DESCRIBES_CELLS if options.get(name) is not None}
+    if given and str(_syntax_of(ds)) in NATIVE_UIDS:
+        ds = _overridden(ds, given)
     source = _DatasetFrames(ds)
-    if validate and not source.compressed:
+    if source.compressed:
+        _refuse_disagreement(source, given)
+    elif validate:
         runner = _Runner(source.uid)
         runner.set_source(ds)
         runner.validate()
-    own = source.format.photometric
-    # pydicom's rule: the dataset says what the *encoded* pixel data is to be. What a compressed dataset says is
-    # about the codestreams it has now, and binds only where decoding leaves it true.
+    # pydicom's rule: the dataset says what the *encoded* pixel data is to be, since `Dataset.compress` leaves it as it
+    # is. What a compressed dataset says is about the codestreams it has now, and binds only where decoding leaves it
+    # true.
     stated = str(ds.get("PhotometricInterpretation", ""))
-    wanted = options.get("photometric_interpretation", stated if stated == own or not source.compressed else "")
+    decoded = source.cells_for(from_options(syntax, {**options, "photometric_interpretation": ""}, strict=validate))
+    binds = not source.compressed or decoded.photometric == stated
+    wanted = str(options.get("photometric_interpretation") or (stated if binds else ""))
     if wanted in _MADE_FROM_RGB and not source.compressed:
         source.relabel("RGB")
     target = from_options(syntax, {**options, "photometric_interpretation": wanted}, strict=validate)
+    cells = source.cells_for(target)
+    _refuse_other_colours(target, cells)
+    if cells.overlay_bits and moves_overlays(cells, coding(target, cells)):
+        raise FormatNotAllowed(
+            f"The overlays embedded in the dataset's pixel data (PS3.5 8.1.2) would be lost to '{syntax.keyword}', and "
+            "an encoder cannot move them into Overlay Data: use gpuenc.compress"
+        )
     return Request(source, target, options, is_array=False)
+
+
+def _syntax_of(ds: Dataset) -> str:
+    meta = getattr(ds, "file_meta", None) or {}
+    return str(meta.get("TransferSyntaxUID", None) or EXPLICIT_LITTLE)
+
+
+def _overridden(ds: Dataset, given: Mapping[str, Any]) -> Dataset:
+    """Return a dataset like the native `ds` of which `given` is true."""
+    # Elements are shared with `ds`, so they are replaced and never changed.
+    like = Dataset({tag: ds.get_item(tag) for tag in ds.keys()})  # noqa: SIM118 - iteration gives elements
+    for name, keyword in _KEYWORD_OF.items():
+        if name in given:
+            vr = "IS" if name == "number_of_frames" else "US"
+            like[keyword] = DataElement(tag_for_keyword(keyword) or 0, vr, given[name])
+    if "HighBit" in like and not {"bits_allocated", "bits_stored"}.isdisjoint(given):
+        del like.HighBit  # it belonged to other bits
+    uid = _syntax_of(ds)
+    if "byteorder" in given:
+        uid = EXPLICIT_BIG if given["byteorder"] == ">" else EXPLICIT_LITTLE
+    like.file_meta = FileMetaDataset()
+    like.file_meta.TransferSyntaxUID = UID(uid)
+    return like
+
+
+def _refuse_disagreement(source: _DatasetFrames, given: Mapping[str, Any]) -> None:
+    """Refuse keywords that contradict a compressed dataset, whose codestreams they cannot change."""
+    fmt = source.format
+    says = {
+        "rows": fmt.rows,
+        "columns": fmt.columns,
+        "samples_per_pixel": fmt.samples,
+        "number_of_frames": source.number_of_frames,
+        "bits_allocated": fmt.bits_allocated,
+        "bits_stored": fmt.bits_stored,
+        "pixel_representation": int(fmt.signed),
+        "planar_configuration": fmt.planar,
+        "byteorder": "<",
+    }
+    for name, value in given.items():
+        if str(value) != str(says[name]):
+            raise InvalidPixels(
+                f"{name}={value!r} contradicts the compressed dataset, which says {says[name]!r}: leave it out, or "
+                "correct the dataset"
+            )
+
+
+def _refuse_other_colours(target: Target, cells: FrameFormat) -> None:
+    """Refuse codestreams of another Photometric Interpretation than is stated, and say what could be done."""
+    if not target.photometric:
+        return
+    try:
+        coding(target, cells)
+    except FormatNotAllowed:
+        try:
+            made = coding(replace(target, photometric=""), cells).photometric
+        except FormatNotAllowed:
+            return  # it is not about colours; each frame says what it is about
+        raise FormatNotAllowed(
+            f"'{target.syntax.keyword}' cannot be written with a Photometric Interpretation of '{target.photometric}' "
+            f"from {cells.photometric} samples: it would be {made}, and an encoder cannot change the dataset that says "
+            f"otherwise; use gpuenc.compress, or give photometric_interpretation='{made}' and correct the dataset"
+        ) from None
 
 
 def _format(runner: _Runner, *, for_array: bool = False) -> FrameFormat:
@@ -185,18 +277,7 @@ def _format(runner: _Runner, *, for_array: bool = False) -> FrameFormat:
 
 def _told_by(arr: NDArray[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that shape and dtype tell, for those left out."""
-    samples = options.get("samples_per_pixel")
-    frames = options.get("number_of_frames")
-    if arr.ndim == 4:
-        shape: tuple[int, ...] = arr.shape
-    elif arr.ndim == 3 and (samples == 3 or (samples is None and frames in (None, 1) and arr.shape[-1] == 3)):
-        shape = (1, *arr.shape)
-    elif arr.ndim == 3:
-        shape = (*arr.shape, 1)
-    elif arr.ndim == 2:
-        shape = (1, *arr.shape, 1)
-    else:
-        raise ValueError(f"Unable to encode {arr.ndim}D ndarrays")
+    shape = stacked_shape(arr.shape, options)
     bits = arr.dtype.itemsize * 8
     return {
         "number_of_frames": shape[0],
@@ -216,15 +297,13 @@ class _Runner(EncodeRunner):
 
     def _validate_array(self) -> None:
         arr = cast("NDArray[Any]", self.src)
-        if arr.ndim not in (2, 3, 4):
-            raise ValueError(f"Unable to encode {arr.ndim}D ndarrays")
-        expected = [self.number_of_frames, self.rows, self.columns, self.samples_per_pixel]
-        expected = expected[1:] if expected[0] == 1 and arr.ndim < 4 else expected
-        expected = expected[:-1] if expected[-1] == 1 and len(expected) > arr.ndim else expected
-        if arr.shape != tuple(expected):
-            raise ValueError(
-                f"Mismatch between the expected ndarray shape {tuple(expected)} and the actual shape {arr.shape}"
-            )
+        described = (self.number_of_frames, self.rows, self.columns, self.samples_per_pixel)
+        if stacked_shape(arr.shape, self.options) != described:
+            frames, *size, samples = described
+            many = frames > 1 or arr.ndim == 4 or (arr.ndim == 3 and samples == 1)
+            colour = samples > 1 or arr.ndim == 4
+            expected = (*([frames] if many else []), *size, *([samples] if colour else []))
+            raise ValueError(f"Mismatch between the expected ndarray shape {expected} and the actual shape {arr.shape}")
         if arr.dtype.kind not in "ui":
             raise ValueError(
                 f"The ndarray's dtype '{arr.dtype}' is not supported, must be a signed or unsigned integer type"
@@ -243,32 +322,6 @@ class _Runner(EncodeRunner):
 
     def _validate_encoding_profile(self) -> None:
         """`coding.coding` refuses what the syntax's table does not allow, for every syntax."""
-
-
-class _ArrayFrames:
-    """Frames of an array; converts one frame at a time, and only where its dtype asks for it."""
-
-    def __init__(self, arr: NDArray[Any], fmt: FrameFormat, number_of_frames: int) -> None:
-        self.number_of_frames = number_of_frames
-        stacked = arr.ndim == 4 or (arr.ndim == 3 and fmt.samples == 1)
-        self._arr = arr if stacked else arr[np.newaxis]
-        self._format = fmt
-        self._cell = np.dtype(f"<{'i' if fmt.signed else 'u'}{max(1, fmt.bits_allocated // 8)}")
-
-    def frame(self, index: int) -> Frame:
-        cells = self._arr[index]
-        if cells.dtype != self._cell:
-            narrowed = cells.astype(self._cell)
-            if cells.dtype.itemsize > self._cell.itemsize and not np.array_equal(narrowed, cells):
-                raise ValuesOutsideBitsStored(outside_message(self._format))
-            cells = narrowed
-        if self._format.bits_allocated == 1:
-            if cells.size and cells.max() > 1:
-                raise ValuesOutsideBitsStored(outside_message(self._format))
-            packed = np.packbits(cells.reshape(-1), bitorder="little")
-            return Frame(FrameRef("array", index), self._format, packed)
-        flat = np.ascontiguousarray(cells).reshape(-1).view(np.uint8)
-        return Frame(FrameRef("array", index), self._format, flat)
 
 
 class _BufferFrames:
@@ -302,6 +355,12 @@ class _DatasetFrames:
         self.format = self._source.format
         self.uid = self._source.uid
 
+    def cells_for(self, target: Target) -> FrameFormat:
+        """Return the format of the native cells that `target` is encoded from."""
+        if not self.compressed:
+            return self.format
+        return encoded_format(self._source, target)
+
     def relabel(self, photometric: str) -> None:
         """Take the samples for what `photometric` says."""
         self.format = replace(self.format, photometric=photometric)
@@ -313,13 +372,3 @@ class _DatasetFrames:
     def all(self) -> Iterator[Frame]:
         for frame in self._source.frames():
             yield frame if self.compressed else replace(frame, format=self.format)
-
-
-def outside_message(fmt: FrameFormat) -> str:
-    """Return pydicom's words for samples that do not fit Bits Stored."""
-    bits = fmt.bits_stored
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if fmt.signed else (0, 2**bits - 1)
-    return (
-        f"The ndarray contains values that are outside the allowable range of ({low}, {high}) for a (0028,0101) "
-        f"'Bits Stored' value of '{bits}'"
-    )

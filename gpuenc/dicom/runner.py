@@ -13,10 +13,10 @@ from pydicom.uid import UID
 
 from gpuenc.codestream import even_segments
 from gpuenc.coding import Coding, coding
-from gpuenc.cpu import decoders, samples
+from gpuenc.cpu import decoders, encoders, samples
 from gpuenc.errors import GpuencError
 from gpuenc.frames import Coded, Encoded, Failure
-from gpuenc.plugins import Limits
+from gpuenc.plugins import Limits, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from gpuenc.frames import Frame
     from gpuenc.targets import Target
 
+# Every name under which a `Target` takes lossy options that pydicom's plug-ins take too.
+_LOSSY_OPTIONS = frozenset(
+    {"near", "jls_error", "lossy_error", "ratio", "j2k_cr", "compression_ratios"}
+    | {"psnr", "j2k_psnr", "signal_noise_ratios"}
+)
 # pylibjpeg-openjpeg 2.6 crashes the process when two threads are in it, so foreign code gets one thread at a time.
 _ONE_AT_A_TIME = threading.Lock()
 if hasattr(os, "register_at_fork"):
@@ -64,8 +69,8 @@ class FrameByFrame:
         self._options = dict(options)
         self._thread_safe = bool(getattr(module, "THREAD_SAFE", False))
         self._takes_runner = not _takes_keywords_only(function)
-        cores = os.cpu_count() or 1
-        self.limits = Limits(frames=1, bytes=1, lanes=cores if self._thread_safe else 1, peak_factor=4.0)
+        lanes = usable_cores() if self._thread_safe else 1
+        self.limits = Limits(frames=1, bytes=1, lanes=lanes, peak_factor=4.0)
 
     def encode(self, frames: Sequence[Frame]) -> list[Encoded | Failure]:
         """Return one result per frame, in order."""
@@ -94,8 +99,8 @@ class FrameByFrame:
         made = bytes(codestream)
         if self._target.syntax.family == "rle":
             made = even_segments(made)
-        if self._target.syntax.family == "jpeg2000" and wanted.lossless and (wanted.mct or wanted.precision > 22):
-            # OpenJPEG, which is behind pylibjpeg, loses bits of saturated colours and of many bits without a word.
+        if self._target.syntax.family == "jpeg2000" and wanted.lossless and encoders.openjpeg_may_be_wrong(wanted):
+            # OpenJPEG is what is behind pylibjpeg.
             try:
                 exact = np.array_equal(decoders.decode_samples(made, self._target.syntax, wanted), prepared)
             except GpuencError as error:
@@ -114,7 +119,8 @@ class FrameByFrame:
         runner = EncodeRunner(UID(self._target.syntax.uid))
         runner.set_options(
             **{
-                **self._options,
+                **{name: value for name, value in self._options.items() if name not in _LOSSY_OPTIONS},
+                **_lossy_options(self._target),
                 "rows": wanted.rows,
                 "columns": wanted.columns,
                 "samples_per_pixel": wanted.samples,
@@ -129,6 +135,18 @@ class FrameByFrame:
         )
         runner.set_source(bytes(0))
         return runner
+
+
+def _lossy_options(target: Target) -> dict[str, Any]:
+    """Return what was asked for, whatever it was called, in the words of pydicom's plug-ins."""
+    options: dict[str, Any] = {}
+    if target.near:
+        options["jls_error"] = target.near
+    if target.ratios:
+        options["j2k_cr"] = list(target.ratios)
+    if target.psnrs:
+        options["j2k_psnr"] = list(target.psnrs)
+    return options
 
 
 def _takes_keywords_only(function: Callable[..., object]) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuenc import codestream, coding, syntaxes, targets
-from gpuenc.codestream import end_of_image, pad_even, parse
+from gpuenc.codestream import pad_even, parse
 from gpuenc.errors import WrongCodestream
 from gpuenc.frames import FrameFormat
 
@@ -67,30 +67,21 @@ class TestPadEven:
         np.testing.assert_array_equal(openjpeg.decode(pad_even(encoded, family)), image)
 
 
-class TestEndOfImage:
+class TestLength:
     @pytest.mark.parametrize("family", ENCODERS)
     @pytest.mark.parametrize("padding", [b"", b"\0", bytes(15), bytes(16), bytes(1000)])
     def test_without_padding(self, noise, family, padding):
         encoded = ENCODERS[family](noise(20, 30))
         if family == "jpegxl":
             padding = padding[:7]  # what is longer could begin with another box
-        assert end_of_image(encoded + padding, family) == len(encoded)
+        assert parse(encoded + padding, family).length_bytes == len(encoded)
 
     @pytest.mark.parametrize("family", ENCODERS)
     def test_undoes_pad_even(self, noise, family):
         encoded, _ = odd(ENCODERS[family], noise(60, 17))
         padded = pad_even(encoded, family)
         # A fill byte is part of the codestream, a byte after its end is not.
-        assert end_of_image(padded, family) == (len(padded) if family == "jpeg-ls" else len(encoded))
-
-    @pytest.mark.parametrize("family", FAMILIES)
-    @pytest.mark.parametrize("data", [b"", b"\0", bytes(40), b"\x01\0"])
-    def test_all_of_it_where_nothing_marks_the_end(self, family, data):
-        assert end_of_image(data, family) == len(data)
-
-    def test_bare_jpeg_xl_may_end_in_zero(self, noise):
-        encoded = imagecodecs.jpegxl_encode(noise(20, 30), lossless=True, effort=1, usecontainer=False)
-        assert end_of_image(encoded + b"\0", "jpegxl") == len(encoded) + 1
+        assert parse(padded, family).length_bytes == (len(padded) if family == "jpeg-ls" else len(encoded))
 
 
 @pytest.mark.parametrize("family", ["native", "deflate"])
@@ -147,13 +138,10 @@ def all_functions(family, data):
     calls = [
         lambda: parse(data, family),
         lambda: codestream.insert_tlm(data),
-        lambda: codestream.strip_app0(data),
-        lambda: codestream.forget_colour(data),
         lambda: codestream.unbox(data),
         lambda: codestream.even_segments(data),
         lambda: codestream.jpeg2000.unboxed(data),
         lambda: pad_even(data, family),
-        lambda: end_of_image(data, family),
         *(lambda syntax=syntax: codestream.check(data, syntax, asked) for syntax in rows),
     ]
     refusals = []

@@ -3,7 +3,6 @@ import struct
 
 import imagecodecs
 import jpeg_ls
-import libjpeg
 import numpy as np
 import pydicom
 import pytest
@@ -11,7 +10,7 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import generate_frames
 
 from gpuenc import syntaxes
-from gpuenc.codestream import forget_colour, parse, strip_app0
+from gpuenc.codestream import parse
 from gpuenc.errors import WrongCodestream
 
 SOI, EOI, SOF3, SOF55, SOS = b"\xff\xd8", b"\xff\xd9", b"\xff\xc3", b"\xff\xf7", b"\xff\xda"
@@ -188,88 +187,6 @@ def test_fill_bytes_before_markers(noise):
     at, _ = segment(encoded, SOF55)
     filled = encoded[:at] + b"\xff" * 5 + encoded[at:]
     assert parse(filled, "jpeg-ls") == dataclasses.replace(parse(encoded, "jpeg-ls"), length_bytes=len(filled))
-
-
-class TestStripApp0:
-    def test_removes_jfif_and_nothing_else(self, noise):
-        image = noise(20, 30, 3)
-        encoded = imagecodecs.jpeg8_encode(image, lossless=True, predictor=1)
-        jfxx = b"\xff\xe0\x00\x0aJFXX\0\x10\0\0"
-        comment = b"\xff\xfe\x00\x06JFIF"
-        other = b"\xff\xe0\x00\x08AVI1\0\0"
-        assert strip_app0(after_soi(encoded, JFIF, other, jfxx, comment)) == after_soi(encoded, other, comment)
-
-    def test_keeps_app14(self, noise):
-        encoded = imagecodecs.jpeg8_encode(noise(20, 30, 3), lossless=True, predictor=1)
-        assert parse(encoded, "jpeg").adobe_transform == 0
-        assert strip_app0(encoded) is encoded
-
-    def test_does_not_look_into_scans(self, noise):
-        encoded = imagecodecs.jpeg8_encode(noise(20, 30), lossless=True, predictor=1)
-        stripped = strip_app0(encoded)
-        assert strip_app0(stripped[:-2] + JFIF + EOI) == stripped[:-2] + JFIF + EOI
-
-    @pytest.mark.parametrize("codestream", [b"", b"\xff", SOI, SOI + JFIF[:-1], b"\0" * 40])
-    def test_refuses_what_is_no_jpeg(self, codestream):
-        with pytest.raises(WrongCodestream):
-            strip_app0(codestream)
-
-
-class TestForgetColour:
-    @pytest.fixture
-    def image(self, noise):
-        return noise(20, 30, 3)
-
-    @pytest.mark.parametrize("bits", [8, 12, 16])
-    def test_lossless_rgb(self, noise, bits):
-        image = noise(20, 30, 3, bits=bits)
-        encoded = imagecodecs.jpeg8_encode(image, lossless=True, predictor=1, bitspersample=bits)
-        named = parse(encoded, "jpeg-lossless")
-        assert (named.jfif, named.adobe_transform, named.components) == (False, 0, tuple(b"RGB"))
-        forgotten = forget_colour(encoded)
-        assert len(encoded) - len(forgotten) == 16
-        info = parse(forgotten, "jpeg-lossless")
-        assert (info.jfif, info.adobe_transform, info.components) == (False, None, (1, 2, 3))
-        np.testing.assert_array_equal(imagecodecs.jpeg8_decode(forgotten), image)
-        if bits != 12:
-            np.testing.assert_array_equal(libjpeg.decode(forgotten, colour_transform=0), image)
-
-    def test_pydicom_then_reads_it_as_what_the_dataset_says(self, image):
-        """pydicom calls samples RGB where the markers do, whatever Photometric Interpretation says."""
-        encoded = imagecodecs.jpeg8_encode(image, lossless=True, predictor=1)
-        options = {
-            "rows": 20, "columns": 30, "samples_per_pixel": 3, "bits_allocated": 8, "bits_stored": 8,
-            "number_of_frames": 1, "pixel_representation": 0, "photometric_interpretation": "YBR_FULL",
-            "planar_configuration": 0, "pixel_keyword": "PixelData",
-        }  # fmt: skip
-        decoder = pydicom.pixels.get_decoder(pydicom.uid.JPEGLosslessSV1)
-        with pytest.warns(UserWarning, match="should be 'RGB'"):
-            _, said = decoder.as_array(pydicom.encaps.encapsulate([encoded]), raw=True, **options)
-        assert said["photometric_interpretation"] == "RGB"
-        array, said = decoder.as_array(pydicom.encaps.encapsulate([forget_colour(encoded)]), raw=True, **options)
-        assert said["photometric_interpretation"] == "YBR_FULL"
-        np.testing.assert_array_equal(array, image)
-
-    def test_jfif_goes_too(self, image):
-        forgotten = forget_colour(imagecodecs.jpeg8_encode(image, level=90))
-        info = parse(forgotten, "jpeg")
-        assert (info.jfif, info.components, info.subsampling) == (False, (1, 2, 3), ((2, 2), (1, 1), (1, 1)))
-        assert forget_colour(forgotten) == forgotten
-
-    def test_other_segments_stay(self, image):
-        encoded = imagecodecs.jpeg8_encode(image, lossless=True, predictor=1)
-        others = b"\xff\xe0\x00\x08AVI1\0\0", b"\xff\xee\x00\x08Other\0", b"\xff\xfe\x00\x07Adobe"
-        assert forget_colour(after_soi(encoded, *others)) == after_soi(forget_colour(encoded), *others)
-
-    def test_refuses_several_scans(self, image):
-        planes = np.ascontiguousarray(image.transpose(2, 0, 1))
-        with pytest.raises(WrongCodestream, match="one scan"):
-            forget_colour(bytes(jpeg_ls.encode_array(planes, interleave_mode=0)))
-
-    @pytest.mark.parametrize("codestream", [b"", SOI, SOI + ADOBE, SOI + EOI + b"\0\0", SOI + SOF3 + b"\0\x02"])
-    def test_refuses_what_is_no_jpeg(self, codestream):
-        with pytest.raises(WrongCodestream):
-            forget_colour(codestream)
 
 
 class TestRefused:

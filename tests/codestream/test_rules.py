@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from gpuenc import coding, syntaxes, targets
-from gpuenc.codestream import check, forget_colour, insert_tlm, parse, strip_app0
+from gpuenc.codestream import check, insert_tlm, parse
 from gpuenc.errors import WrongCodestream
 from gpuenc.frames import FrameFormat
 
 ROWS, COLUMNS = 70, 90
 SOF = {n: bytes((0xFF, 0xC0 + n)) for n in (0, 1, 2, 3)}
+NAMELESS = {"colorspace": "UNKNOWN", "outcolorspace": "UNKNOWN"}  # no JFIF or Adobe, identifiers 0, 1, 2
 JFIF = b"\xff\xe0\x00\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 
 
@@ -104,7 +105,7 @@ GOOD = {
     "jpeg-lossless colour": (lambda e: e.lossless(3, predictor=7), {"photometric": "RGB"}),
     "jpeg-lossless-sv1": (lambda e: e.lossless(bits=16), {"bits": 16, "signed": True}),
     "jpeg-lossless-sv1 colour": (lambda e: e.lossless(3), {"photometric": "RGB"}),
-    "jpeg-lossless-sv1 YBR": (lambda e: forget_colour(e.lossless(3)), {"photometric": "YBR_FULL"}),
+    "jpeg-lossless-sv1 YBR": (lambda e: e.lossless(3, **NAMELESS), {"photometric": "YBR_FULL"}),
     "jpeg-ls-lossless": (lambda e: e.jpeg_ls(bits=12), {"bits": 12}),
     "jpeg-ls-lossless colour": (lambda e: e.jpeg_ls(3), {"photometric": "RGB"}),
     "jpeg-ls": (lambda e: e.jpeg_ls(near=3), {"near": 3}),
@@ -328,7 +329,11 @@ class TestProcess:
         encoded = encoders.jpeg_ls(near=near)
         refused(encoded, asked("jpeg-ls-lossless"), f"NEAR: {near}, not 0")
         refused(encoded, asked("jpeg-ls"), f"NEAR: {near}, not 0")
-        check(encoded, *asked("jpeg-ls", near=2))
+        check(encoded, *asked("jpeg-ls", near=near))
+
+    @pytest.mark.parametrize("near", [0, 1, 9])
+    def test_another_near_than_asked_for(self, encoders, near):
+        refused(encoders.jpeg_ls(near=near), asked("jpeg-ls", near=2), f"NEAR: {near}, not 2")
 
     def test_near_of_the_last_scan(self, noise):
         planes = np.ascontiguousarray(noise(ROWS, COLUMNS, 3).transpose(2, 0, 1))
@@ -372,6 +377,44 @@ WANTS_RGB = {"photometric": "RGB", "photometric_out": "RGB"}
 WANTS_YBR = {"photometric": "YBR_FULL", "photometric_out": "YBR_FULL"}
 
 
+class TestKeptJpeg:
+    """A JPEG that comes out of JPEG XL again is what it was, not what an encoder here would have made."""
+
+    def kept(self, name, photometric):
+        fmt = FrameFormat(ROWS, COLUMNS, 1 if photometric.startswith("MONO") else 3, 8, 8, False, photometric)
+        chosen = targets.target(syntaxes.find(name), quality=90)
+        return chosen.syntax, coding.coding(chosen, fmt, keeps_jpeg=True)
+
+    @pytest.mark.parametrize("subsampling", ["444", "422", "420", "440"])
+    @pytest.mark.parametrize("photometric", ["YBR_FULL_422", "YBR_FULL"])
+    def test_any_subsampling(self, encoders, subsampling, photometric):
+        jpeg = encoders.jpeg(3, level=90, subsampling=subsampling)
+        check(jpeg, *self.kept("jpeg-baseline", photometric))
+
+    def test_rgb(self, encoders):
+        check(encoders.jpeg(3, level=90, colorspace="RGB", outcolorspace="RGB"), *self.kept("jpeg-baseline", "RGB"))
+
+    def test_gray(self, encoders):
+        check(encoders.jpeg(level=90), *self.kept("jpeg-baseline", "MONOCHROME1"))
+
+    def test_sequential_dct_of_8_bits_it_still_must_be(self, encoders):
+        jpeg = encoders.jpeg(3, level=90)
+        extended = jpeg.replace(SOF[0], SOF[1], 1)
+        check(extended, *self.kept("jpeg-extended", "YBR_FULL_422"))
+        refused(extended, self.kept("jpeg-baseline", "YBR_FULL_422"), "SOF1, not SOF0")
+        for name in ("jpeg-baseline", "jpeg-extended"):
+            wanted = self.kept(name, "YBR_FULL_422")
+            refused(jpeg.replace(SOF[0], SOF[2], 1), wanted, "SOF2")
+            refused(encoders.lossless(3), wanted, "SOF3")
+        refused(encoders.jpeg(bits=12, level=90), self.kept("jpeg-extended", "MONOCHROME2"), "bits per sample: 12")
+
+    def test_size_and_components(self, encoders):
+        gray = encoders.jpeg(level=90)
+        refused(gray, self.kept("jpeg-baseline", "RGB"), "components: 1, not 3")
+        syntax, wanted = self.kept("jpeg-baseline", "MONOCHROME2")
+        refused(gray, (syntax, dataclasses.replace(wanted, rows=ROWS + 1)), "rows")
+
+
 class TestColourOfJpeg:
     """Decoders, pydicom's too, take the markers' word for what the components are."""
 
@@ -380,16 +423,19 @@ class TestColourOfJpeg:
         """RGB as the DCT codes it: Adobe APP14 with transform 0, identifiers R, G, B."""
         return encoders.jpeg(3, level=90, colorspace="RGB", outcolorspace="RGB")
 
-    def test_right(self, encoders, rgb):
+    @pytest.fixture
+    def nameless(self, encoders):
+        return encoders.jpeg(3, level=90, **NAMELESS)
+
+    def test_right(self, encoders, rgb, nameless):
         check(rgb, *asked("jpeg-baseline", **WANTS_RGB))
-        check(forget_colour(rgb), *asked("jpeg-baseline", **WANTS_RGB))
-        check(forget_colour(rgb), *asked("jpeg-baseline", **WANTS_YBR))
+        check(nameless, *asked("jpeg-baseline", **WANTS_RGB))
+        check(nameless, *asked("jpeg-baseline", **WANTS_YBR))
         check(encoders.jpeg(3, level=90, subsampling="444"), *asked("jpeg-baseline", **WANTS_YBR))
 
     def test_rgb_called_ycbcr_by_jfif(self, rgb):
         wrong = after_soi(rgb, JFIF)
         refused(wrong, asked("jpeg-baseline", **WANTS_RGB), "JFIF")
-        check(strip_app0(wrong), *asked("jpeg-baseline", **WANTS_RGB))
 
     @pytest.mark.parametrize("transform", [1, 2])
     def test_rgb_called_ycbcr_by_adobe(self, rgb, transform):
@@ -398,14 +444,14 @@ class TestColourOfJpeg:
         refused(wrong, asked("jpeg-baseline", **WANTS_RGB), "Adobe APP14 that says YCbCr")
 
     @pytest.mark.parametrize("transform", [0, 2])
-    def test_ybr_called_something_else_by_adobe(self, rgb, transform):
+    def test_ybr_called_something_else_by_adobe(self, nameless, transform):
         adobe = b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0"
         refused(
-            after_soi(forget_colour(rgb), adobe + bytes((transform,))),
+            after_soi(nameless, adobe + bytes((transform,))),
             asked("jpeg-baseline", **WANTS_YBR),
             "Adobe APP14 that does not say YBR_FULL",
         )
-        check(after_soi(forget_colour(rgb), adobe + b"\1"), *asked("jpeg-baseline", **WANTS_YBR))
+        check(after_soi(nameless, adobe + b"\1"), *asked("jpeg-baseline", **WANTS_YBR))
 
     def test_ybr_called_rgb_by_identifiers(self, rgb):
         at = rgb.index(b"\xff\xee")
@@ -418,7 +464,7 @@ class TestColourOfJpeg:
         encoded = encoders.lossless(3)
         refused(encoded, asked(name, "YBR_FULL"), "does not say YBR_FULL")
         refused(after_soi(encoded, JFIF), asked(name, "RGB"), "JFIF")
-        check(forget_colour(encoded), *asked(name, "RGB"))
+        check(encoders.lossless(3, **NAMELESS), *asked(name, "RGB"))
 
     def test_gray_may_have_jfif(self, encoders):
         encoded = encoders.lossless()

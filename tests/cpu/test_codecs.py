@@ -4,6 +4,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import imagecodecs
 import numpy as np
 import openjpeg
 import pytest
@@ -11,10 +12,10 @@ from pydicom.pixels.encoders.base import Encoder as PydicomEncoder
 from pydicom.uid import UID
 
 from gpuenc.codestream import check, parse
-from gpuenc.coding import coding
+from gpuenc.coding import check_format, coding
 from gpuenc.cpu import codecs, decoders, encoders, samples
 from gpuenc.errors import CodecError, FormatNotAllowed, InvalidOption, InvalidPixels, ValuesOutsideBitsStored
-from gpuenc.frames import Coded, Encoded, Frame, FrameRef
+from gpuenc.frames import Coded, Encoded, Frame, FrameFormat, FrameRef
 from gpuenc.syntaxes import TABLE, find
 from gpuenc.targets import target
 from tests.cpu.images import LOSSLESS, REF, content, encode, frame_of, mono, rgb
@@ -301,3 +302,78 @@ class TestInsidePydicom:
         monkeypatch.setattr(decoders, "decode_samples", lambda *_: np.ones((4, 4), np.uint8))
         with pytest.raises(CodecError, match="do not come back"):
             codecs.encode_frame(bytes(2), Runner())
+
+
+class TestKeptJpeg:
+    """A JPEG into JPEG XL and out again (PS3.5 A.4.12) keeps its bits and what the dataset says of it."""
+
+    SUBSAMPLINGS = ("444", "422", "420")
+    FORMATS = (
+        FrameFormat(40, 37, 1, 8, 8, False, "MONOCHROME1"),
+        FrameFormat(40, 37, 3, 8, 8, False, "RGB"),
+        FrameFormat(40, 37, 3, 8, 8, False, "YBR_FULL"),
+        FrameFormat(40, 37, 3, 8, 8, False, "YBR_FULL_422"),
+    )
+
+    def jpeg(self, fmt, subsampling):
+        rng = np.random.default_rng(0)
+        space = "RGB" if fmt.photometric == "RGB" else "YCBCR"
+        colour = {"colorspace": space, "outcolorspace": space} if fmt.samples == 3 else {}
+        if space == "YCBCR" and fmt.samples == 3:
+            colour["subsampling"] = subsampling
+        return bytes(imagecodecs.jpeg8_encode(rng.integers(0, 256, fmt.shape, "u1"), 90, **colour))
+
+    @pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.photometric)
+    @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
+    def test_round_trip(self, fmt, subsampling):
+        there, back = target(find("jpegxl-jpeg")), target(find("jpeg-baseline"), quality=90)
+        jpeg = self.jpeg(fmt, subsampling)
+        [packed] = codecs.BatchEncoder(there).encode([Frame(REF, fmt, Coded(back.syntax.uid, jpeg))])
+        check(packed.codestream, there.syntax, coding(there, fmt))
+        [restored] = codecs.BatchEncoder(back).encode([Frame(REF, fmt, Coded(there.syntax.uid, packed.codestream))])
+        assert restored.codestream == jpeg
+        check(restored.codestream, back.syntax, coding(back, fmt, keeps_jpeg=True))
+
+    @pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.photometric)
+    def test_keeps_its_label_and_is_no_new_loss(self, fmt):
+        chosen = target(find("jpeg-baseline"), quality=90)
+        for wanted in (coding(chosen, fmt, keeps_jpeg=True), coding(target(find("jpegxl-jpeg")), fmt)):
+            assert (wanted.photometric, wanted.lossless, wanted.precision) == (fmt.photometric, True, 8)
+            assert (wanted.upsample, wanted.mct, wanted.to_rgb, wanted.expand) == (False, False, False, False)
+            assert wanted.shape == fmt.shape
+            assert wanted.keeps_jpeg
+
+    def test_samples_are_still_encoded_anew(self):
+        chosen = target(find("jpeg-baseline"), quality=90)
+        wanted = coding(chosen, FrameFormat(40, 36, 3, 8, 8, False, "RGB"))
+        assert (wanted.photometric, wanted.lossless, wanted.keeps_jpeg) == ("YBR_FULL_422", False, False)
+
+    def test_only_8_bits(self):
+        for chosen in (target(find("jpegxl-jpeg")), target(find("jpeg-extended"), quality=90)):
+            with pytest.raises(FormatNotAllowed, match="Bits Stored 12"):
+                coding(chosen, FrameFormat(40, 36, 1, 16, 12, False, "MONOCHROME2"), keeps_jpeg=True)
+
+
+class TestOddColumnsOf422:
+    ODD = FrameFormat(4, 5, 3, 8, 8, False, "YBR_FULL_422")
+
+    @pytest.mark.parametrize("syntax", [s for s in TABLE if not s.recompresses_jpeg], ids=lambda syntax: syntax.name)
+    def test_native_cells_are_refused(self, syntax):
+        options = {"lossless": True} if syntax.loss == "option" else {}
+        with pytest.raises(InvalidPixels, match="even number of columns"):
+            coding(target(syntax, **options), self.ODD)
+
+    def test_a_jpeg_is_not(self):
+        check_format(self.ODD)
+        image = np.random.default_rng(0).integers(0, 256, self.ODD.shape, "u1")
+        jpeg = imagecodecs.jpeg8_encode(image, 90, colorspace="YCBCR", outcolorspace="YCBCR", subsampling="422")
+        frame = decoders.decode_frame(Frame(REF, self.ODD, Coded(find("jpeg-baseline").uid, bytes(jpeg))))
+        assert (frame.format.photometric, frame.format.columns) == ("YBR_FULL", 5)
+        [result] = codecs.BatchEncoder(target(find("jpeg-lossless-sv1"))).encode([frame])
+        assert isinstance(result, Encoded), result
+
+
+def test_near_is_what_the_codestream_must_say():
+    fmt = FrameFormat(40, 36, 1, 16, 12, False, "MONOCHROME2")
+    assert coding(target(find("jpeg-ls"), near=9), fmt).near == 9
+    assert coding(target(find("jpeg-ls")), fmt).near == 0

@@ -149,6 +149,48 @@ class TestRefused:
             tracemalloc.stop()
 
 
+JPEGS = {
+    "jpeg-lossless-sv1": (12, 1, {"lossless": True, "predictor": 1}),
+    "jpeg-lossless": (8, 3, {"lossless": True, "predictor": 4, "colorspace": "RGB", "outcolorspace": "RGB"}),
+    "jpeg-baseline": (8, 3, {"level": 90, "colorspace": "YCBCR", "outcolorspace": "YCBCR", "subsampling": "422"}),
+    "jpeg-extended": (12, 1, {"level": 90}),
+}
+
+
+class TestJpegWithTooFewData:
+    """libjpeg makes up what is missing: a JPEG that was cut off and given an EOI must not pass for whole."""
+
+    @pytest.fixture(params=JPEGS)
+    def jpeg(self, request):
+        bits, count, options = JPEGS[request.param]
+        image = smooth(64, 80, bits, count).astype(np.uint8 if bits == 8 else np.uint16)
+        photometric = "MONOCHROME2" if count == 1 else options["outcolorspace"].replace("YCBCR", "YBR_FULL_422")
+        codestream = bytes(imagecodecs.jpeg8_encode(image, bitspersample=bits, **options))
+        fmt = FrameFormat(64, 80, count, image.itemsize * 8, bits, False, photometric)
+        return find(request.param).uid, codestream, fmt
+
+    def test_cut_off_anywhere_but_with_eoi(self, jpeg):
+        uid, codestream, fmt = jpeg
+        size, header = len(codestream), codestream.index(b"\xff\xda") + 20
+        cuts = {size * part // 100 for part in (30, 60, 90)} | set(range(size - 40, size - 2))
+        cuts |= {at + 1 for at in range(header, size - 2) if codestream[at] == 0xFF}  # FF and its 00 torn apart
+        for length in cuts:
+            with pytest.raises(DecodeFailed, match="end before its last sample"):
+                decode(uid, codestream[:length] + b"\xff\xd9", fmt)
+
+    def test_whole(self, jpeg):
+        uid, codestream, fmt = jpeg
+        expected = decode(uid, codestream, fmt)
+        for padded in (codestream + b"\0", codestream[:-2] + b"\xff\xff\xd9"):
+            np.testing.assert_array_equal(decode(uid, padded, fmt), expected)
+
+    def test_frames_of_a_source_too(self, jpeg):
+        uid, codestream, fmt = jpeg
+        cut = codestream[: len(codestream) * 6 // 10] + b"\xff\xd9"
+        with pytest.raises(DecodeFailed, match="end before its last sample"):
+            decoders.decode_frame(Frame(REF, fmt, Coded(uid, cut)))
+
+
 class TestPadding:
     @pytest.mark.parametrize("padding", [b"\0", b"\0\0", b"\0" * 5])
     def test_is_ignored(self, case, padding):
@@ -234,6 +276,29 @@ class TestColour:
         assert b"Adobe" in codestream
         decoded = decode(find("jpeg-baseline").uid, codestream, FrameFormat(48, 64, 3, 8, 8, False, "RGB"))
         assert np.abs(decoded.astype(int) - pixels).mean() < 2
+
+    @pytest.mark.parametrize("photometric", ["YBR_FULL", "YBR_FULL_422"])
+    @pytest.mark.parametrize("name", ["jpeg-baseline", "jpeg-extended"])
+    def test_markers_that_say_rgb_of_ycbcr_samples(self, name, photometric):
+        rgb = self.jpeg(colorspace="RGB", outcolorspace="RGB")
+        at = rgb.index(b"\xff\xee")
+        fmt = FrameFormat(48, 64, 3, 8, 8, False, photometric)
+        for codestream in (rgb, rgb[:at] + rgb[at + 16 :]):  # Adobe's transform 0, and only the identifiers R, G, B
+            with pytest.raises(DecodeFailed, match=f"say RGB, and .* says {photometric}"):
+                decode(find(name).uid, codestream, fmt)
+
+    def test_markers_that_say_ycbcr_or_nothing_of_ycbcr_samples(self):
+        rgb = self.jpeg(colorspace="RGB", outcolorspace="RGB")
+        adobe = b"Adobe\0\x64\0\0\0\0"
+        jfif = b"\xff\xe0\x00\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+        fmt = FrameFormat(48, 64, 3, 8, 8, False, "YBR_FULL")
+        for codestream in (
+            rgb.replace(adobe + b"\0", adobe + b"\1"),
+            rgb[:2] + jfif + rgb[2:],  # JFIF counts more than what follows it
+            self.jpeg(subsampling="444"),
+            self.jpeg(colorspace="UNKNOWN", outcolorspace="UNKNOWN"),
+        ):
+            assert decode(find("jpeg-baseline").uid, codestream, fmt).shape == (48, 64, 3)
 
     def test_lossless_jpeg_stays_whatever_its_markers_say(self):
         pixels = smooth(48, 64, 8, 3).astype(np.uint8)

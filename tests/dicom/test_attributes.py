@@ -141,11 +141,44 @@ def test_lossy_is_a_new_instance_that_says_where_it_comes_from(described):
     assert [item.ReferencedSOPInstanceUID for item in ds.SourceImageSequence] == ["1.2.3", made.INSTANCE]
     last = ds.SourceImageSequence[1]
     assert last.ReferencedSOPClassUID == made.SECONDARY_CAPTURE
-    assert last.PurposeOfReferenceCodeSequence[0].CodeValue == "121320"
+    assert last.PurposeOfReferenceCodeSequence[0].CodeValue == "121330"
     assert ds.LossyImageCompression == "01"
     assert list(ds.LossyImageCompressionRatio) == [10, 12.5, 3.2]  # 2 × 4 × 6 × 2 bytes in 30
     assert list(ds.LossyImageCompressionMethod) == ["ISO_10918_1", "", "ISO_15444_15"]
     assert "SmallestImagePixelValue" not in ds
+
+
+@pytest.mark.parametrize(
+    ("syntax", "stated", "wanted"),
+    [
+        (made.EXPLICIT, None, "Uncompressed predecessor"), (made.EXPLICIT, "00", "Uncompressed predecessor"),
+        (made.DEFLATED, None, "Uncompressed predecessor"), (made.EXPLICIT, "01", "Lossy compressed predecessor"),
+        (made.JPEG, None, "Lossy compressed predecessor"), (made.JPEG2000, "01", "Lossy compressed predecessor"),
+        (made.JPEG2000, None, None), (made.RLE, "00", None), ("1.2.840.10008.1.2.4.91", "00", None),
+        ("1.2.840.10008.1.2.4.91", "01", "Lossy compressed predecessor"),
+    ],
+)  # fmt: skip
+def test_the_predecessor_is_what_it_was(described, syntax, stated, wanted):
+    elements = (made.Element(0x00282110, "CS", stated),) if stated else ()
+    if syntax in (made.EXPLICIT, made.DEFLATED):
+        image = made.of(made.noise((1, 4, 6), "u1"), syntax=syntax, elements=elements)
+    else:
+        image = made.compressed([[b"ab"]], syntax=syntax, elements=elements)
+    purposes = described(image, "htj2k", ratios=(8,)).SourceImageSequence[0].get("PurposeOfReferenceCodeSequence")
+    assert [code.CodeMeaning for code in purposes or ()] == ([wanted] if wanted else [])
+
+
+def test_a_second_call_describes_the_same_instance(described, tmp_path):
+    chosen = target(find("htj2k"), ratios=(8,))
+    with DicomFile(made.of(GREY, stored=12).write(tmp_path / "x.dcm")) as source:
+        options = source, source.format, chosen, coding(chosen, source.format)
+        first = changes(*options)
+        second = changes(*options, sop_instance_uid=first.sop_instance_uid)
+        assert header(source, first, made.HTJ2K) == header(source, second, made.HTJ2K)
+        assert changes(*options).sop_instance_uid != first.sop_instance_uid
+        lossless = target(find("htj2k-lossless"))
+        kept = changes(source, source.format, lossless, coding(lossless, source.format), sop_instance_uid="1.2.3")
+        assert kept.sop_instance_uid == ""
 
 
 @pytest.mark.parametrize("encoded_bytes", [1, 7, 96, 10**9, 10**13])

@@ -1,6 +1,7 @@
 """Headers keep every byte that need not change, whatever stands in them."""
 
 import random
+import tracemalloc
 import warnings
 from dataclasses import replace
 from io import BytesIO
@@ -12,6 +13,7 @@ from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from gpuenc.dicom import header as module
 from gpuenc.dicom.attributes import Changes
 from gpuenc.dicom.header import header, trailer
 from gpuenc.dicom.source import DicomFile
@@ -244,6 +246,38 @@ def test_what_cannot_be_transcribed_is_an_error(tmp_path):
     path.write_bytes(data)
     with DicomFile(path) as source, pytest.raises(SourceError):
         output(source)
+
+
+@pytest.mark.parametrize("call", [lambda source: header(source, CHANGES, HTJ2K), lambda source: list(trailer(source))])
+@pytest.mark.parametrize("syntax", [made.IMPLICIT, made.BIG])
+def test_a_trailer_of_gigabytes_is_not_read_to_be_transcribed(tmp_path, syntax, call):
+    path = made.of(SPECIMEN, syntax=syntax).write(tmp_path / "x.dcm")
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size + (4 << 30))
+    tracemalloc.start()
+    try:
+        with DicomFile(path) as source:
+            assert source.trailer_bytes == 4 << 30
+            with pytest.raises(SourceError, match="4294967296 bytes follow Pixel Data") as caught:
+                call(source)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert caught.value.code == "too-large"
+
+
+def test_only_what_must_be_transcribed_has_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_TRAILER_BYTES", 22)  # of the padding, which is 22 bytes with a VR and 18 without
+    for syntax, size in ((made.EXPLICIT, 22), (made.BIG, 22), (made.IMPLICIT, 18)):
+        image = made.of(SPECIMEN, syntax=syntax, trailer=made.PADDING)
+        with DicomFile(image.write(tmp_path / "x.dcm")) as source:
+            assert source.trailer_bytes == size
+            assert b"".join(trailer(source)) == made.encoded(made.PADDING[0])
+    monkeypatch.setattr(module, "MAX_TRAILER_BYTES", 17)
+    for image in (made.of(SPECIMEN, trailer=made.PADDING), made.compressed([[b"ab"]], trailer=made.PADDING)):
+        with DicomFile(image.write(tmp_path / "x.dcm")) as source:
+            assert source.trailer_bytes == 22
+            assert output(source).endswith(made.encoded(made.PADDING[0]))
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -14,6 +14,7 @@ from pydicom import dcmread
 from pydicom.encaps import generate_frames
 from pydicom.pixels.utils import get_nr_frames
 
+from gpuenc.dicom import description
 from gpuenc.dicom import source as module
 from gpuenc.dicom.source import DicomFile, frames_of, may_be_lossy
 from gpuenc.errors import GpuencError, InvalidPixels, SourceError
@@ -167,6 +168,34 @@ def test_all_fragments_of_a_single_frame_are_its(opened):
     assert source.frame(0).pixels.codestream == b"abcdef"
 
 
+SINGLE = (
+    "1.2.840.10008.1.2.4.57",
+    "1.2.840.10008.1.2.4.70",
+    "1.2.840.10008.1.2.4.80",
+    made.JPEG,
+    made.JPEG2000,
+    made.HTJ2K,
+)
+
+
+@pytest.mark.parametrize("syntax", SINGLE)
+@pytest.mark.parametrize("frames", [None, 1])
+def test_frames_beyond_the_only_one_are_not_lost(opened, syntax, frames):
+    begin = b"\xff\x4f" if syntax in (made.JPEG2000, made.HTJ2K) else b"\xff\xd8"
+    streams = [[begin + b"ab\xff\xd9"], [begin + b"c\xff\xd9\0"], [begin + b"ef\xff\xd9"]]
+    for source in both(opened(replace(made.compressed(streams, "empty", syntax=syntax), frames=frames))):
+        with pytest.raises(SourceError, match="3 fragments hold 3 codestreams where Number of Frames says 1") as caught:
+            list(source.frames())
+        assert caught.value.code == "wrong-length"
+
+
+def test_an_end_marker_that_ends_no_codestream_divides_no_frame(opened):
+    # The bytes of a marker may end a fragment by chance, and a second fragment may begin like a codestream.
+    for fragments in ([b"\xff\xd8a\xff\xd9b", b"cd\xff\xd9"], [b"\xff\xd8ab", b"\xff\xd8\xff\xd9"]):
+        source = opened(made.compressed([fragments], "empty"))
+        assert source.frame(0).pixels.codestream == b"".join(fragments)
+
+
 def test_extended_offset_table_gives_lengths_without_padding(opened):
     for source in both(opened(made.compressed([[WHOLE[1]], [WHOLE[2]]], "extended"))):
         assert [frame.pixels.codestream for frame in source.frames()] == [WHOLE[1], WHOLE[2][:-1]]
@@ -299,10 +328,55 @@ def test_missing_attributes_are_named(opened, tag):
 
 
 def test_more_data_than_frames_is_noted(opened):
-    source = opened(replace(made.of(FRAMES), frames=2))
-    assert len(cells(source)) == 2
-    assert any("behind the last frame" in note for note in source.notes)
+    size = FRAMES[0].nbytes
+    for source in both(opened(replace(made.of(FRAMES), frames=2, pixels=FRAMES.tobytes()[: 3 * size - 2]))):
+        assert len(cells(source)) == 2
+        assert any("behind the last frame" in note for note in source.notes)
     assert opened(made.of(made.noise((1, 3, 3), "u1"))).notes == []
+
+
+@pytest.mark.parametrize("frames", [None, 1, 2])
+@pytest.mark.parametrize("samples", [FRAMES, made.noise((3, 3, 3), "u1"), made.noise((3, 4, 6, 3), "u1")])
+def test_whole_frames_behind_the_last_are_not_left_out(opened, frames, samples):
+    image = replace(made.of(samples), frames=frames)
+    path = opened(made.of(samples)).path
+    wanted = f"holds 3 frames where Number of Frames says {frames or 1}"
+    with pytest.raises(SourceError, match=wanted) as caught:
+        opened(image)
+    assert caught.value.code == "wrong-length"
+    with pytest.raises(SourceError, match=wanted):
+        frames_of(dcmread(BytesIO(image.file())))
+    # Unless the caller says how many to read.
+    assert len(cells(frames_of(dcmread(path), 2))) == 2
+
+
+def test_whole_one_bit_frames_behind_the_last_are_not_left_out(opened):
+    bits = made.noise((5, 3, 7), "u1", 1)
+    with pytest.raises(SourceError, match="holds 5 frames where Number of Frames says 1"):
+        opened(replace(made.segmentation(bits), frames=None))
+    tiny = made.segmentation(made.noise((1, 1, 3), "u1", 1))
+    assert opened(tiny).notes == []  # the bits up to the next word are padding, however many frames they could be
+
+
+@pytest.mark.parametrize("syntax", [made.RLE, made.JPEG2000])
+def test_a_byte_for_each_bit_is_not_too_much(opened, syntax):
+    stream = bytes(3 << 20)
+    image = made.compressed([[stream]], syntax=syntax, rows=1600, columns=1600, allocated=1)
+    assert opened(image).frame(0).pixels.codestream == stream
+    with pytest.raises(SourceError, match="far more than its 2560000 without compression"):
+        opened(made.compressed([[stream * 4]], syntax=syntax, rows=1600, columns=1600, allocated=1)).frame(0)
+
+
+@pytest.mark.parametrize("syntax", [made.EXPLICIT, made.DEFLATED])
+def test_native_422_has_pairs_of_pixels(opened, monkeypatch, syntax):
+    monkeypatch.setattr(description, "check_format", lambda fmt: None)
+    image = replace(made.ybr_422(made.noise((2, 4, 3, 4), "u1"), syntax=syntax), columns=5)
+    with pytest.raises(InvalidPixels, match=r"0028,0011.*'5'.*even for native YBR_FULL_422"):
+        opened(image)
+    with pytest.raises(InvalidPixels, match="even for native"):
+        frames_of(dcmread(BytesIO(image.file())))
+    odd = made.compressed([[WHOLE[0]]], columns=5, samples=3, photometric="YBR_FULL_422")
+    assert opened(odd).format.columns == 5
 
 
 def test_wrong_offset_tables_are_refused(opened):

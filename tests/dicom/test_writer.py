@@ -280,6 +280,41 @@ def test_data_is_on_disk_before_the_name_and_the_name_before_the_end(tmp_path, m
     assert calls == [summary.bytes_written, "link", "folder"]
 
 
+@pytest.mark.parametrize("name", ["EINVAL", "ENOTSUP", "EOPNOTSUPP", "EBADF", "EACCES", "EIO"])
+@pytest.mark.parametrize("call", ["fsync", "open", "close"])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_folder_that_cannot_be_flushed_is_no_failure(tmp_path, monkeypatch, name, call, overwrite):
+    real, code = getattr(os, call), getattr(errno, name)
+
+    def refused(what, *arguments, **keywords):
+        folder = os.path.isdir(what) if call == "open" else stat.S_ISDIR(os.fstat(what).st_mode)
+        if folder:
+            raise OSError(code, os.strerror(code))
+        return real(what, *arguments, **keywords)
+
+    path = tmp_path / "x.dcm"
+    with OutputFile(path, head(), J2K, 1, cells=CELLS, overwrite=overwrite) as output:
+        output.put(b"ab")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, refused)
+            summary = output.finish()
+    assert path.stat().st_size == summary.bytes_written
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_temporary_name_that_stays_is_no_failure(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "x.dcm"
+    with OutputFile(path, head(), J2K, 1, cells=CELLS) as output:
+        output.put(b"ab")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", refused)
+            summary = output.finish()
+    assert path.stat().st_size == summary.bytes_written
+
+
 def test_the_mode_is_that_of_the_umask(tmp_path):
     before = os.umask(0o027)
     atomic._umask.cache_clear()
