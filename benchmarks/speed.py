@@ -32,7 +32,7 @@ from gpuenc.archive.job import run
 from gpuenc.archive.report import Record, Summary
 from gpuenc.archive.transcode import Job
 from gpuenc.cpu import rle
-from gpuenc.engine import usable_cores
+from gpuenc.plugins import usable_cores
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
 

@@ -131,7 +131,7 @@ def transcode(
         from gpuenc.archive.job import run
         from gpuenc.archive.progress import Display
         from gpuenc.archive.transcode import Job
-        from gpuenc.engine import usable_cores
+        from gpuenc.plugins import usable_cores
 
         target = _target(to, quality, psnr, ratio, near, lossless)
         _demand_sources(sources, output)

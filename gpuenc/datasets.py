@@ -24,7 +24,7 @@ from gpuenc.encoder import error_of
 from gpuenc.errors import FormatNotAllowed, SourceError
 from gpuenc.frames import Failure
 from gpuenc.registry import chain
-from gpuenc.syntaxes import BY_UID, find
+from gpuenc.syntaxes import BY_UID, find, keeps_jpeg
 from gpuenc.targets import from_options
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def compress(
     like = ds if arr is None else _with_array(ds, arr)
     source = frames_of(like)
     cells = encoded_format(source, chosen)
-    wanted = coding(chosen, cells)
+    wanted = coding(chosen, cells, keeps_jpeg=keeps_jpeg(source.syntax, chosen.syntax))
     decode = frame_decoder(decoding_plugin)
     overlays = EmbeddedOverlays(source.attributes, cells.overlay_bits) if moves_overlays(cells, wanted) else None
     frames = source.frames(expand=wanted.expand)

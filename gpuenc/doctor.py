@@ -8,10 +8,10 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from gpuenc import engine
 from gpuenc._version import __version__
 from gpuenc.cuda.nvcodec import why_unavailable
 from gpuenc.cuda.probe import probe
+from gpuenc.plugins import usable_cores
 from gpuenc.registry import all_encoders
 from gpuenc.syntaxes import find
 
@@ -35,7 +35,7 @@ def findings() -> Iterator[tuple[str, str]]:
         "Python",
         f"{platform.python_version()} ({sys.implementation.name}) on {platform.system()} {platform.machine()}",
     )
-    yield "cores", f"{engine.usable_cores()} usable of {os.cpu_count()}"
+    yield "cores", f"{usable_cores()} usable of {os.cpu_count()}"
     for package in _CORE:
         yield package, _version(package) or "missing: reinstall gpuenc"
     for package, extra in _OPTIONAL.items():

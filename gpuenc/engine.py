@@ -8,7 +8,6 @@ markers were read, and, where verification is asked for, after it was decoded an
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +29,7 @@ from gpuenc.errors import (
     ValuesOutsideBitsStored,
 )
 from gpuenc.frames import Coded, Encoded, Failure, Frame
-from gpuenc.plugins import Limits
+from gpuenc.plugins import Limits, usable_cores
 from gpuenc.syntaxes import keeps_jpeg
 
 if TYPE_CHECKING:
@@ -54,11 +53,6 @@ FINAL_CODES = frozenset(
 DEFAULT_MEMORY_BYTES = 512 << 20
 # For batches that no plug-in will encode, because none can be opened.
 _NO_LIMITS = Limits(frames=1, bytes=1, lanes=1, peak_factor=1.0)
-
-
-def usable_cores() -> int:
-    """Return the number of cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def encode_frames(
@@ -243,7 +237,8 @@ class _Lane:
     def _encode_cells(self, fmt: FrameFormat, frames: Mapping[int, Frame]) -> dict[int, Encoded | Failure]:
         """Return one result per frame of native cells of one format."""
         try:
-            wanted = coding(self._target, fmt)
+            kept = any(_stays_coded(frame.pixels, self._target) for frame in frames.values())
+            wanted = coding(self._target, fmt, keeps_jpeg=kept)
         except InvalidPixels as error:
             return {place: Failure(frame.ref, error.code, "", str(error)) for place, frame in frames.items()}
         results: dict[int, Encoded | Failure] = {}
@@ -310,8 +305,7 @@ class _Lane:
         syntax, codestream = self._target.syntax, result.codestream
         try:
             verified = False
-            if not isinstance(frame.pixels, Coded) or syntax.recompresses_jpeg:
-                check(codestream, syntax, wanted)
+            check(codestream, syntax, wanted)
             # What a GPU returns is not believed before it has been seen to be exact (benchmarks/gpu-evidence.md).
             unproven = wanted.must_verify or plugin.device == "gpu"
             if wanted.lossless and (self._verify or unproven):
@@ -347,8 +341,10 @@ def _compare(codestream: bytes, frame: Frame, target: Target, wanted: Coding) ->
         With code ``verify-mismatch``, and how many samples differ.
     """
     if isinstance(frame.pixels, Coded):
-        back = decoders.decode_samples(codestream, target.syntax, wanted)
-        if back.tobytes() != frame.pixels.codestream:
+        packed, jpeg = frame.pixels.codestream, codestream
+        if target.syntax.recompresses_jpeg:
+            packed, jpeg = jpeg, packed
+        if decoders.jpeg_of(packed) != jpeg:
             raise EncodeFailed("the JPEG codestream does not come back bit for bit", code="verify-mismatch")
         return
     expected = samples.prepare(frame.pixels, frame.format, wanted, bit_offset=frame.bit_offset)

@@ -455,6 +455,23 @@ def slow_study(folder, count=40):
         os.link(first, folder / f"{number:04}.dcm")
 
 
+def test_what_libraries_say_is_not_shown(study, tmp_path):
+    """pydicom warns, and logs, with the values that it finds odd."""
+    code = (
+        "import logging, warnings; from gpuenc.archive import job; right = job.run\n"
+        "def run(*args):\n"
+        "    warnings.warn('SECRET'); logging.getLogger('pydicom').warning('SECRET')\n"
+        "    return right(*args)\n"
+        "job.run = run; from gpuenc.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "transcode", study, "-o", tmp_path / "out", "--to", "rle"],
+        capture_output=True, text=True, check=False, timeout=60, cwd=ROOT,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 encoded" in done.stdout
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(tmp_path, number):
     slow_study(tmp_path / "in")

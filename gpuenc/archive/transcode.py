@@ -175,7 +175,7 @@ def _outcome(source: DicomFile, item: Item, job: Job, stop: threading.Event) -> 
 
 def _encoded(source: DicomFile, item: Item, job: Job, target: Target, stop: threading.Event) -> Record:
     cells = encoded_format(source, target)
-    wanted = coding(target, cells)
+    wanted = coding(target, cells, keeps_jpeg=keeps_jpeg(source.syntax, target.syntax))
     if job.dry_run:
         return _record(
             item,

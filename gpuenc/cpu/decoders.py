@@ -110,6 +110,28 @@ def decoded_format(uid: str, fmt: FrameFormat) -> FrameFormat:
     )
 
 
+def cells_of(frame: Frame) -> FrameFormat:
+    """Return the format of the cells that one `Coded` frame decodes to.
+
+    As `decoded_format`, and where High Bit is not Bits Stored - 1, as the codestream tells: one of more bits than
+    High Bit was made of whole cells, so its samples, and embedded overlays, still lie where the attributes say.
+
+    Raises
+    ------
+    DecodeFailed
+        The codestream's header cannot be read.
+    """
+    coded, fmt = cast("Coded", frame.pixels), frame.format
+    decoded = decoded_format(coded.syntax, fmt)
+    syntax = _syntax(coded.syntax)
+    if fmt.high_bit < fmt.bits_stored or syntax.family in ("rle", "deflate") or syntax.recompresses_jpeg:
+        return decoded
+    codestream = _unboxed(coded.codestream) if syntax.jpeg2000 else coded.codestream
+    if _parse(codestream, syntax.family).precision <= fmt.high_bit:
+        return decoded
+    return replace(decoded, high_bit=fmt.high_bit, overlay_bits=fmt.overlay_bits)
+
+
 def decode_frame(frame: Frame) -> Frame:
     """Return a frame with `Coded` pixels as one with native cells.
 
@@ -120,13 +142,10 @@ def decode_frame(frame: Frame) -> Frame:
     """
     coded = cast("Coded", frame.pixels)
     syntax = _syntax(coded.syntax)
-    fmt = decoded_format(coded.syntax, frame.format)
+    fmt = cells_of(frame)
     if syntax.family == "deflate":
         return Frame(frame.ref, fmt, np.frombuffer(_inflate(coded.codestream, fmt.frame_bytes), np.uint8))
-    decoded, precision = _decode(syntax, coded.codestream, fmt, exact=syntax.loss == "never", foreign=True)
-    if frame.format.high_bit >= fmt.bits_stored and precision > frame.format.high_bit:
-        # The encoder was given whole cells, so the samples still lie where High Bit says.
-        fmt = replace(fmt, high_bit=frame.format.high_bit, overlay_bits=frame.format.overlay_bits)
+    decoded = _decode(syntax, coded.codestream, fmt, exact=syntax.loss == "never", foreign=True)[0]
     return Frame(frame.ref, fmt, samples.to_cells(decoded, fmt))
 
 
@@ -348,6 +367,6 @@ def _inflate(codestream: bytes, size: int) -> bytes:
         cells = inflater.decompress(codestream, size + 1)
     except zlib.error as error:
         raise DecodeFailed(f"deflate: {error}") from None
-    if len(cells) != size or not inflater.eof:
+    if len(cells) != size or not inflater.eof or inflater.unused_data.strip(b"\0"):
         raise DecodeFailed(f"the deflated frame does not hold the {size} bytes of the image")
     return cells

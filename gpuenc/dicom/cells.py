@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from gpuenc.cpu.decoders import decoded_format
+from gpuenc.cpu.decoders import cells_of
 from gpuenc.syntaxes import keeps_jpeg
 
 if TYPE_CHECKING:
-    from gpuenc.frames import FrameFormat, Palette
+    from gpuenc.frames import Frame, FrameFormat, Palette
     from gpuenc.targets import Target
 
 
@@ -19,6 +19,9 @@ class HasCells(Protocol):
     syntax: str
     format: FrameFormat
     compressed: bool
+
+    def frame(self, index: int) -> Frame:
+        """Return frame `index`, from 0."""
 
     @property
     def palette(self) -> Palette:
@@ -38,8 +41,9 @@ def encoded_format(source: HasCells, target: Target) -> FrameFormat:
     Returns
     -------
     FrameFormat
-        Of native sources their own; of compressed ones what they decode to, but for JPEG codestreams that go on as
-        they are (PS3.5 A.4.12), which stay as the attributes describe them. With the palette where it is expanded.
+        Of native sources their own; of compressed ones what their first frame decodes to, but for JPEG codestreams
+        that go on as they are (PS3.5 A.4.12), which stay as the attributes describe them. With the palette where it is
+        expanded.
 
     Raises
     ------
@@ -48,7 +52,7 @@ def encoded_format(source: HasCells, target: Target) -> FrameFormat:
     """
     if keeps_jpeg(source.syntax, target.syntax):
         return replace(source.format, overlay_bits=0)  # no codestream of samples holds overlays
-    cells = decoded_format(source.syntax, source.format) if source.compressed else source.format
+    cells = cells_of(source.frame(0)) if source.compressed else source.format
     if cells.photometric == "PALETTE COLOR" and not target.lossless:
         return replace(cells, palette=source.palette)
     return cells

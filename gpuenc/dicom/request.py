@@ -26,7 +26,7 @@ from gpuenc.dicom.memory import frames_of
 from gpuenc.dicom.pixels import EXPLICIT_BIG, EXPLICIT_LITTLE
 from gpuenc.errors import FormatNotAllowed, InvalidPixels
 from gpuenc.frames import Frame, FrameFormat, FrameRef
-from gpuenc.syntaxes import NATIVE_UIDS
+from gpuenc.syntaxes import NATIVE_UIDS, keeps_jpeg
 from gpuenc.targets import from_options
 
 if TYPE_CHECKING:
@@ -183,8 +183,10 @@ def _of_dataset(syntax: Syntax, ds: Dataset, validate: bool, options: Mapping[st
         source.relabel("RGB")
     target = from_options(syntax, {**options, "photometric_interpretation": wanted}, strict=validate)
     cells = source.cells_for(target)
-    _refuse_other_colours(target, cells)
-    if cells.overlay_bits and moves_overlays(cells, coding(target, cells)):
+    kept = keeps_jpeg(_syntax_of(ds), syntax)
+    if not kept:
+        _refuse_other_colours(target, cells)
+    if cells.overlay_bits and moves_overlays(cells, coding(target, cells, keeps_jpeg=kept)):
         raise FormatNotAllowed(
             f"The overlays embedded in the dataset's pixel data (PS3.5 8.1.2) would be lost to '{syntax.keyword}', and "
             "an encoder cannot move them into Overlay Data: use gpuenc.compress"

@@ -153,6 +153,13 @@ class TestSeveralScans:
         assert parse(by_component[: by_component.rindex(SOS) - 40], "jpeg-ls").ends_properly is False
 
 
+def test_one_scan_is_not_looked_into(noise):
+    """Its data would take longer to search than to leave alone."""
+    encoded = imagecodecs.jpegls_encode(noise(20, 30))
+    with_a_second_frame = encoded[:-40] + b"\xff\xf7\0\x0b\x08\0\x14\0\x1e\1\1\x11\0" + encoded[-40:]
+    assert parse(with_a_second_frame, "jpeg-ls").ends_properly is True
+
+
 @pytest.mark.parametrize("padding", [b"", b"\0", b"\0\0\0", b"\xff", bytes(50)])
 def test_padding_after_eoi(noise, padding):
     encoded = imagecodecs.jpegls_encode(noise(20, 30))
