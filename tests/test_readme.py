@@ -95,7 +95,7 @@ def test_commands_shown(study):
         run = subprocess.run([gpuenc, *arguments], capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
     for name in ("CT_small.dcm", "MR_small.dcm"):
-        assert dcmread(next((study / "out").rglob(name))).file_meta.TransferSyntaxUID == HTJ2KLossless
+        assert dcmread(sorted((study / "out").rglob(name))[0]).file_meta.TransferSyntaxUID == HTJ2KLossless
 
 
 if __name__ == "__main__":
