@@ -39,7 +39,7 @@ def frame_decoder(label: str = "") -> Callable[[Frame], Frame]:
 
 def _by_pydicom(frame: Frame, label: str) -> Frame:
     coded = cast("Coded", frame.pixels)
-    fmt = decoders.decoded_format(coded.syntax, frame.format)
+    fmt = decoders.cells_of(frame)
     try:
         decoder = get_decoder(UID(coded.syntax))
     except NotImplementedError:

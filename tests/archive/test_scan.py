@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import socket
 from pathlib import Path
 
@@ -152,8 +153,12 @@ def test_deeper_than_python_recurses(tmp_path):
         os.close(os.open("x.dcm", os.O_CREAT | os.O_WRONLY, dir_fd=here))
     finally:
         os.close(here)
-    ((path, _, _),) = found(folder, out=tmp_path / "out")
-    assert path.parts.count("d") == 1200
+    try:
+        ((path, _, _),) = found(folder, out=tmp_path / "out")
+        assert path.parts.count("d") == 1200
+    finally:
+        # pytest itself recurses when it clears old folders away.
+        subprocess.run(["rm", "-rf", folder], check=True)
 
 
 def test_the_same_source_twice_is_one(source, tmp_path):
