@@ -41,7 +41,10 @@ _CODECS: dict[Family, str] = {
     "jpegxl": "JPEGXL",
     "deflate": "DEFLATE",
 }
-_BATCH_BYTES = 2 << 20
+# A lane that ends early waits for the others, so batches are short; but not of the codecs that are done so soon that
+# handing over would cost more.
+_BATCH_BYTES, _QUICK_BATCH_BYTES = 1 << 19, 1 << 21
+_QUICK = ("rle", "native")
 _BATCH_FRAMES = 1024
 # Peak memory of one call over the frame's native bytes, measured on 2048 x 2048 pixels of noise, rounded up: samples,
 # the codec's own arrays (32-bit integers or floats in some), the codestream. Frames of 1 bit take 8 times as much.
@@ -164,7 +167,8 @@ class BatchEncoder:
         factor = _PEAK_FACTORS[family]
         if not target.lossless:
             factor = _LOSSY_PEAK_FACTORS.get(family, factor)
-        self.limits = Limits(frames=_BATCH_FRAMES, bytes=_BATCH_BYTES, lanes=usable_cores(), peak_factor=factor)
+        size = _QUICK_BATCH_BYTES if target.syntax.family in _QUICK else _BATCH_BYTES
+        self.limits = Limits(frames=_BATCH_FRAMES, bytes=size, lanes=usable_cores(), peak_factor=factor)
 
     def encode(self, frames: Sequence[Frame]) -> list[Encoded | Failure]:
         """Return one result per frame, in order."""
