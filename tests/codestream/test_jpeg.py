@@ -153,6 +153,13 @@ class TestSeveralScans:
         assert parse(by_component[: by_component.rindex(SOS) - 40], "jpeg-ls").ends_properly is False
 
 
+def test_segments_too_short_to_say_anything(noise):
+    encoded = imagecodecs.jpegls_encode(noise(20, 30))
+    segments = b"\xff\xfe\0\2", b"\xff\xe0\0\2", b"\xff\xee\0\x0dAdobe\0\x64\0\0\0\0", b"\xff\xe8\0\6mrfx"
+    info = parse(after_soi(encoded, *segments), "jpeg-ls")
+    assert (info.jfif, info.adobe_transform, info.hp_transform, info.ends_properly) == (False, None, 0, True)
+
+
 def test_one_scan_is_not_looked_into(noise):
     """Its data would take longer to search than to leave alone."""
     encoded = imagecodecs.jpegls_encode(noise(20, 30))

@@ -29,7 +29,7 @@ def box(kind, content):
     "shape",
     # small and not, each ratio of the standard, sizes at the borders of their fields
     [
-        (1, 1), (8, 8), (256, 256), (264, 264), (8, 40), (40, 8), (7, 13), (10, 12), (9, 12), (2, 3), (9, 16), (4, 5),
+        (1, 1), (8, 8), (256, 256), (264, 264), (8, 40), (40, 8), (7, 13), (10, 12), (9, 12), (2, 3), (9, 16), (40, 50),
         (8, 16), (1, 512), (513, 3), (512, 1), (2, 8193), (8192, 2),
     ],
 )  # fmt: skip
@@ -128,6 +128,8 @@ class TestHeaderFields:
         assert parse(pack(*fields)[:6], "jpegxl").precision == 13
         with pytest.raises(WrongCodestream, match="cut off"):
             parse(pack(*fields)[:5], "jpegxl")
+        with pytest.raises(WrongCodestream, match="cut off"):
+            parse(pack(*fields[:-2], (3, 2), (0, 6))[:6], "jpegxl")
 
     @pytest.mark.parametrize(("preview", "animation"), [(1, 0), (0, 1)])
     def test_preview_or_animation(self, preview, animation):
