@@ -41,6 +41,19 @@ class Record:
         Wall time spent on the file.
     verified : bool
         Every sample of the output was decoded again and compared.
+    modality : str
+        Modality (0008,0060) of the source.
+    finished_s : float
+        When it had its outcome: seconds since 1970-01-01 UTC.
+    worker : int
+        Which worker process did it, counted from 1; 0 where none was needed.
+    stage_seconds : dict of str to float
+        Time spent in each stage ("read", "encode", "verify", "write"), over all threads.
+    crc32 : tuple of str
+        CRC-32 of the samples of each verified frame, 8 hexadecimal digits: samples interleaved, little endian, in
+        cells of 8, 16 or 32 bits.
+    source_digest, output_digest : str
+        XXH3-128 of the two files, 32 hexadecimal digits.
     """
 
     source: str
@@ -58,6 +71,13 @@ class Record:
     pixel_bytes: int = 0
     seconds: float = 0.0
     verified: bool = False
+    modality: str = ""
+    finished_s: float = 0.0
+    worker: int = 0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    crc32: tuple[str, ...] = ()
+    source_digest: str = ""
+    output_digest: str = ""
 
     def as_json(self) -> str:
         """Return the record as one line of JSON.
