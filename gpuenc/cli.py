@@ -130,7 +130,7 @@ def transcode(
         from gpuenc.archive.budget import ByteBudget, default_bytes
         from gpuenc.archive.job import run
         from gpuenc.archive.progress import Display
-        from gpuenc.archive.transcode import Job
+        from gpuenc.archive.request import Job
         from gpuenc.plugins import usable_cores
 
         target = _target(to, quality, psnr, ratio, near, lossless)
