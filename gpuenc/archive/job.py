@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Protocol
 from gpuenc.archive.journal import Journal
 from gpuenc.archive.locks import only_job
 from gpuenc.archive.planner import Planner
-from gpuenc.archive.pool import Pool, Threads
 from gpuenc.archive.report import Record, Summary
-from gpuenc.archive.workers import Workers
 from gpuenc.dicom.atomic import TEMPORARY_SUFFIX
 from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gpuenc.archive.pool import Pool
     from gpuenc.archive.request import Job
     from gpuenc.archive.scan import Item
 
@@ -88,7 +87,7 @@ def run(
             stack.enter_context(only_job(job.journal))
         journal = stack.enter_context(Journal(job.journal, job.about(), resume=job.resume))
         _remove_leftovers(journal.interrupted)
-        pool: Pool = Workers(job) if job.workers else Threads(job)
+        pool = _pool(job)
         try:
             _Run(job, watcher, stop or threading.Event(), journal, pool, summary, items).through()
         finally:
@@ -98,6 +97,17 @@ def run(
         if not summary.stopped:
             journal.finish()
     return summary
+
+
+def _pool(job: Job) -> Pool:
+    # What does files takes long to import, and the process that only hands them out does not need it.
+    if job.workers:
+        from gpuenc.archive.workers import Workers
+
+        return Workers(job)
+    from gpuenc.archive.threads import Threads
+
+    return Threads(job)
 
 
 class _Run:
@@ -144,6 +154,7 @@ class _Run:
             self._planner.some()
         self._summary.planned = self._planner.files
         self._watcher.start(self._planner.files, self._planner.bytes_total)
+        self._pool.demand_ready()
 
     def _step(self) -> bool:
         """Find some files, hand some out, collect what is done; return whether it is over."""

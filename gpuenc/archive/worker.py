@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from gpuenc.archive.locks import worker_of
 from gpuenc.archive.transcode import Interrupted, transcode_file
+from gpuenc.errors import EncodeFailed, GpuencError, InvalidOption
+from gpuenc.registry import chain
 
 if TYPE_CHECKING:
     from gpuenc.archive.pool import Task
@@ -48,6 +50,18 @@ class _Worker:
         self._in_work = 0
 
     def run(self) -> None:
+        try:
+            chain(self._job.target.syntax, self._job.plugin, device=self._job.device)
+        except GpuencError as error:
+            return self._say("refused", error.code, str(error))
+        except ValueError as error:
+            return self._say("refused", InvalidOption.code, str(error))
+        except RuntimeError as error:
+            return self._say("refused", EncodeFailed.code, str(error))
+        self._say("ready", 0)
+        return self._obey()
+
+    def _obey(self) -> None:
         pool = ThreadPoolExecutor(self._job.jobs, thread_name_prefix="gpuenc-file")
         try:
             while True:
