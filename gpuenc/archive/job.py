@@ -6,8 +6,9 @@ import contextlib
 import os
 import threading
 import time
+from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gpuenc.archive.journal import Journal
 from gpuenc.archive.locks import only_job
@@ -22,34 +23,13 @@ if TYPE_CHECKING:
     from gpuenc.archive.pool import Pool
     from gpuenc.archive.request import Job
     from gpuenc.archive.scan import Item
+    from gpuenc.archive.watcher import Watcher
 
 # Found and not yet begun: enough to know soon how much there is, without holding up what is done meanwhile.
 _PLAN_FIRST_S = 0.2
 _COMMIT_EVERY_S = 0.5
 _WAIT_S = 0.2
 _MOST_AT_ONCE = 64
-
-
-class Watcher(Protocol):
-    """Is told what happens, from the thread that runs the job."""
-
-    def start(self, files: int, bytes_total: int) -> None:
-        """The job begins; so many files of so many bytes were found so far."""
-
-    def planned(self, files: int, bytes_total: int) -> None:
-        """More files were found: so many altogether."""
-
-    def earlier(self, record: Record) -> None:
-        """A file has its outcome from an earlier run of the job."""
-
-    def done(self, record: Record) -> None:
-        """One file has an outcome."""
-
-    def workers(self, states: list[str]) -> None:
-        """What the worker processes do, a line on each."""
-
-    def finish(self, summary: Summary) -> None:
-        """The job is over."""
 
 
 def run(
@@ -127,6 +107,7 @@ class _Run:
         self._journal, self._pool, self._summary = journal, pool, summary
         self._planner = Planner(job, journal, self._settled, self._earlier, items)
         self._in_work_bytes: dict[int, int] = {}
+        self._outcomes: deque[tuple[int, Record]] = deque()
         self._committed_s = time.monotonic()
 
     def through(self) -> None:
@@ -141,6 +122,8 @@ class _Run:
                     raise
                 self._stop.set()
         summary = self._summary
+        if self._planner.complete and summary.done == summary.planned:
+            summary.stopped = ""  # it was told to stop when there was nothing left to begin
         if not summary.stopped and summary.done != summary.planned:
             missing = ", ".join(self._journal.without_outcome(3))
             raise JobError(
@@ -170,8 +153,9 @@ class _Run:
         if over and not self._pool.outstanding:
             return True
         idle = self._planner.complete or self._summary.stopped
-        for number, record in self._pool.take(_WAIT_S if idle else 0.0):
-            self._done(number, record)
+        self._outcomes.extend(self._pool.take(_WAIT_S if idle else 0.0))
+        while self._outcomes:
+            self._done(*self._outcomes.popleft())
         if time.monotonic() - self._committed_s > _COMMIT_EVERY_S:
             self._committed_s = time.monotonic()
             self._journal.commit()
