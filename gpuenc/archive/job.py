@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -69,11 +70,18 @@ def run(
         _remove_leftovers(journal.interrupted)
         pool = _pool(job)
         try:
-            _Run(job, watcher, stop or threading.Event(), journal, pool, summary, items).through()
+            work = _Run(job, watcher, stop or threading.Event(), journal, pool, summary, items)
+            work.prepare()
+            watcher.start(work.planner.files, work.planner.bytes_total)
+            try:
+                work.through()
+            finally:
+                summary.seconds = time.perf_counter() - started
+                watcher.finish(summary)
+        except sqlite3.Error as error:
+            raise JobError(f"the journal cannot be written: {error}", code="journal-unusable") from None
         finally:
             pool.close()
-            summary.seconds = time.perf_counter() - started
-            watcher.finish(summary)
         if not summary.stopped:
             journal.finish()
     return summary
@@ -105,14 +113,13 @@ class _Run:
     ) -> None:
         self._job, self._watcher, self._stop = job, watcher, stop
         self._journal, self._pool, self._summary = journal, pool, summary
-        self._planner = Planner(job, journal, self._settled, self._earlier, items)
+        self.planner = Planner(job, journal, self._settled, self._earlier, items)
         self._in_work_bytes: dict[int, int] = {}
         self._outcomes: deque[tuple[int, Record]] = deque()
         self._committed_s = time.monotonic()
 
     def through(self) -> None:
         """Run to the end, or to where it is stopped."""
-        self._plan_first()
         while True:
             try:
                 if self._step():
@@ -122,7 +129,7 @@ class _Run:
                     raise
                 self._stop.set()
         summary = self._summary
-        if self._planner.complete and summary.done == summary.planned:
+        if self.planner.complete and summary.done == summary.planned:
             summary.stopped = ""  # it was told to stop when there was nothing left to begin
         if not summary.stopped and summary.done != summary.planned:
             missing = ", ".join(self._journal.without_outcome(3))
@@ -131,12 +138,18 @@ class _Run:
                 code="unreconciled",
             )
 
-    def _plan_first(self) -> None:
+    def prepare(self) -> None:
+        """Find the first files, and find out whether anything can be done with them.
+
+        Raises
+        ------
+        JobError
+            Nothing can.
+        """
         until = time.monotonic() + _PLAN_FIRST_S
-        while not self._planner.complete and time.monotonic() < until and not self._stop.is_set():
-            self._planner.some()
-        self._summary.planned = self._planner.files
-        self._watcher.start(self._planner.files, self._planner.bytes_total)
+        while not self.planner.complete and time.monotonic() < until and not self._stop.is_set():
+            self.planner.some()
+        self._summary.planned = self.planner.files
         self._pool.demand_ready()
 
     def _step(self) -> bool:
@@ -144,15 +157,15 @@ class _Run:
         if self._stop.is_set() and not self._summary.stopped:
             self._end_early("interrupted")
         if not self._summary.stopped:
-            if not self._planner.complete:
-                self._planner.some()
-                self._summary.planned = self._planner.files
-                self._watcher.planned(self._planner.files, self._planner.bytes_total)
+            if not self.planner.complete:
+                self.planner.some()
+                self._summary.planned = self.planner.files
+                self._watcher.planned(self.planner.files, self.planner.bytes_total)
             self._hand_out()
-        over = self._summary.stopped or (self._planner.complete and not self._planner.waiting)
+        over = self._summary.stopped or (self.planner.complete and not self.planner.waiting)
         if over and not self._pool.outstanding:
             return True
-        idle = self._planner.complete or self._summary.stopped
+        idle = self.planner.complete or self._summary.stopped
         self._outcomes.extend(self._pool.take(_WAIT_S if idle else 0.0))
         while self._outcomes:
             self._done(*self._outcomes.popleft())
@@ -163,10 +176,10 @@ class _Run:
         return False
 
     def _hand_out(self) -> None:
-        room = min(self._pool.room, self._planner.waiting)
+        room = min(self._pool.room, self.planner.waiting)
         while room > 0 and self._has_space():
             tasks = self._journal.next(min(room, _MOST_AT_ONCE))
-            self._planner.waiting -= len(tasks)
+            self.planner.waiting -= len(tasks)
             room -= len(tasks)
             self._in_work_bytes.update((task.number, task.size_bytes) for task in tasks)
             self._pool.give(tasks)

@@ -83,7 +83,7 @@ class Job:
 
     def about(self) -> dict[str, str]:
         """Return what an interrupted job and the one that goes on with it must have in common."""
-        return {
+        found = {
             "sources": ", ".join(os.path.abspath(source) for source in self.sources),
             "output": os.path.abspath(self.destination),
             "target": _described(self.target),
@@ -93,6 +93,8 @@ class Job:
             "--extended-offsets": str(self.extended_offsets),
             "--in-place": str(self.in_place),
         }
+        # Paths may hold bytes that are no text.
+        return {name: value.encode("utf-8", "backslashreplace").decode() for name, value in found.items()}
 
 
 def _described(target: Target) -> str:

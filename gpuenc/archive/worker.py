@@ -6,6 +6,7 @@ import faulthandler
 import os
 import signal
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ def main(file: int) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     faulthandler.enable()
+    # Warnings of libraries may quote what a file holds.
+    warnings.simplefilter("ignore")
     pipe = Connection(file)
     try:
         job = pipe.recv()

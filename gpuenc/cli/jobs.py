@@ -66,7 +66,7 @@ def place_of(
     return sources[0] if sources[0].is_dir() else sources[0].parent
 
 
-def with_resources(job: Job, *, jobs: int, workers: int, memory: int, reserve: int) -> Job:
+def with_resources(job: Job, *, jobs: int, workers: int | None, memory: int, reserve: int) -> Job:
     """Return the job with what this machine gives it."""
     from gpuenc.archive.budget import ByteBudget, default_bytes
     from gpuenc.plugins import usable_cores
@@ -74,13 +74,16 @@ def with_resources(job: Job, *, jobs: int, workers: int, memory: int, reserve: i
     cores = usable_cores()
     # Two files more than cores: while one waits for the disk, another computes.
     at_once = jobs or cores + 2
-    can_fork = os.name == "posix"
-    processes = min(workers or max(1, cores // _CORES_PER_WORKER), at_once) if can_fork else 0
+    if workers is None:
+        # A worker can crash without taking the job with it, so there is always one where there can be.
+        workers = max(1, cores // _CORES_PER_WORKER) if os.name == "posix" else 0
+    elif workers and os.name != "posix":
+        give_up("there are no worker processes on this system: --workers 0", Exit.USAGE)
     return replace(
         job,
         jobs=at_once,
         lanes=jobs or None,
-        workers=processes,
+        workers=min(workers, at_once),
         budget=ByteBudget(memory * 10**6 or default_bytes()),
         reserve_bytes=_reserve_bytes(job.destination) if reserve < 0 else reserve * 10**6,
     )

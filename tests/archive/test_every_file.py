@@ -42,6 +42,9 @@ class Records(Watcher):
     def start(self, files, bytes_total):
         self.files, self.bytes_total = files, bytes_total
 
+    def planned(self, files, bytes_total):
+        self.files, self.bytes_total = files, bytes_total
+
     def done(self, record):
         self.records.append(record)
 
