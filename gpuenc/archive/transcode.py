@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gpuenc import engine
-from gpuenc.archive.budget import ByteBudget, default_bytes
+from gpuenc.archive.budget import PEAK_FACTOR, ByteBudget, default_bytes
 from gpuenc.archive.report import Record, Status
 from gpuenc.coding import coding
 from gpuenc.dicom.atomic import copy_file
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gpuenc.archive.scan import Item
     from gpuenc.coding import Coding
     from gpuenc.frames import Encoded, FrameFormat
+    from gpuenc.plugins import Plugin
     from gpuenc.targets import Target
 
 LOGGER = logging.getLogger(__name__)
@@ -45,8 +46,6 @@ LOGGER = logging.getLogger(__name__)
 _COPIED_CODES = frozenset({"no-pixel-data", "float-pixel-data", "video"})
 # Below this, a file is one thread's work; above, its frames are spread over lanes.
 _SPREAD_BYTES = 32 << 20
-# Peak memory of a frame's way through the hungriest lossless codec, as a multiple of its samples.
-_PEAK_FACTOR = 12
 
 
 class Interrupted(Exception):
@@ -85,6 +84,9 @@ class Job:
         The report that is being written, which is no source.
     budget : ByteBudget
         Memory that all files in work share.
+    plugins : tuple of Plugin
+        What encodes, instead of what `plugin` and `device` choose for each file anew: plug-ins that all files share,
+        such as those of a `gpuenc.gathering.Gathering`. Whoever made them closes them.
     """
 
     sources: tuple[Path, ...]
@@ -102,6 +104,7 @@ class Job:
     dry_run: bool = False
     report: Path | None = None
     budget: ByteBudget = field(default_factory=lambda: ByteBudget(default_bytes()), compare=False)
+    plugins: tuple[Plugin, ...] = field(default=(), compare=False)
 
 
 def transcode_file(item: Item, job: Job, stop: threading.Event) -> Record:
@@ -200,7 +203,7 @@ def _memory_bytes(source: DicomFile, job: Job) -> int:
     """
     fmt = source.format
     frame_bytes = fmt.rows * fmt.columns * fmt.samples * max(1, fmt.bits_allocated // 8)
-    one = frame_bytes * _PEAK_FACTOR
+    one = frame_bytes * PEAK_FACTOR
     if one > job.budget.total_bytes:
         raise SourceError(
             f"one frame of {frame_bytes / 1e6:.0f} MB takes up to {one / 1e6:.0f} MB of memory to encode, and "
@@ -293,7 +296,7 @@ def _results(
     return engine.encode_frames(
         frames,
         target,
-        chain(target.syntax, job.plugin, device=job.device),
+        job.plugins or chain(target.syntax, job.plugin, device=job.device),
         threads=job.lanes if source.native_bytes >= _SPREAD_BYTES else 1,
         memory_bytes=memory_bytes,
         verify=job.verify,
