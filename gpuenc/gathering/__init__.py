@@ -146,7 +146,8 @@ class _Proxy:
             self._pool.put(call, expected=expected)
             return call.outcome.result()
         finally:
-            self._pool.withdraw(call)  # if it still waits, this thread was interrupted, and nobody wants the results
+            if not call.outcome.known:  # this thread was interrupted, and nobody wants the results
+                self._pool.withdraw(call)
             del call, frames  # the traceback of an error that other callers share must not keep them
 
     def close(self) -> None:

@@ -26,6 +26,11 @@ class Outcome[T]:
         self._error: BaseException | None = None
         self._traceback: TracebackType | None = None
 
+    @property
+    def known(self) -> bool:
+        """Whether there is a result."""
+        return self._done.is_set()
+
     def finish(self, value: T) -> None:
         """Hand over the value."""
         self._value = [value]
