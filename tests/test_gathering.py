@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+import traceback
 import weakref
 import zlib
 from collections import Counter
@@ -192,7 +193,7 @@ def test_calls_of_many_threads_become_few_batches():
 
 def test_an_idle_lane_waits_for_those_who_are_on_their_way():
     fake = Fake(frames=64)
-    gathered = Gathered(fake.plugin(), linger_s=LONG_S)
+    gathered = Gathered(fake.plugin(), linger_s=10 * LONG_S)
     encoders = [gathered.plugin.open(TARGET) for _ in range(150)]
     with ThreadPoolExecutor(149) as pool:
         results = [pool.submit(encoder.encode, [frame(i)]) for i, encoder in enumerate(encoders[:149])]
@@ -205,9 +206,36 @@ def test_an_idle_lane_waits_for_those_who_are_on_their_way():
     assert_clean(fake)
 
 
+def test_what_one_idle_lane_leaves_another_takes():
+    fake = Fake(Gate(), lanes=2)
+    gathered = Gathered(fake.plugin(), linger_s=10 * LONG_S)
+    callers = Callers(gathered)
+    callers.call("opens one", [frame(1)])
+    assert fake.script.entered.wait(LONG_S)
+    callers.call("opens another", [frame(2)])
+    fake.script.opened.set()
+    callers.join()
+    [pool] = gathered._pools.values()
+    until(lambda: pool._idle == fake.opened == 2)
+    fake.script.entered.clear()
+    fake.script.opened.clear()
+    expected = gathered.plugin.open(TARGET), gathered.plugin.open(TARGET)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(expected[0].encode, [frame(3, A)])
+        until(lambda: waiting(gathered) == 1)
+        second = threads.submit(expected[1].encode, [frame(4, B)])
+        # One lane has taken the first and is held; the other still waited for more, and has to be told.
+        assert_right(second.result(LONG_S), [frame(4, B)])
+        assert not first.done()
+        fake.script.opened.set()
+        assert_right(first.result(LONG_S), [frame(3, A)])
+    gathered.close()
+    assert_clean(fake)
+
+
 def test_who_has_called_before_is_not_waited_for():
     fake = Fake()
-    gathered = Gathered(fake.plugin(), linger_s=LONG_S)
+    gathered = Gathered(fake.plugin(), linger_s=10 * LONG_S)
     first, second = gathered.plugin.open(TARGET), gathered.plugin.open(TARGET)
     second.close()
     begun = time.monotonic()
@@ -311,6 +339,19 @@ def test_what_goes_wrong_with_a_batch_is_told_to_all_in_it_and_to_nobody_else(th
     assert_clean(fake)
 
 
+def test_an_error_that_many_get_does_not_collect_their_frames():
+    fake = Fake(Gate(lambda batch: 1 / 0))
+    gathered, callers = held(fake, *([frame(number)] for number in range(40)))
+    fake.script.opened.set()
+    callers.join()
+    gathered.close()
+    errors = {id(callers.outcomes[number]): callers.outcomes[number] for number in range(40)}
+    for error in errors.values():
+        stack = traceback.extract_tb(error.__traceback__)
+        assert stack[-1].name == "<lambda>"
+        assert len(stack) < 40
+
+
 def test_an_exception_that_is_no_error_does_not_end_the_lane():
     def leave(batch):
         raise SystemExit("no")
@@ -396,7 +437,7 @@ def test_what_opening_raises_is_raised_in_all_who_wait_and_the_next_tries_again(
             assert go.wait(LONG_S)
             raise OSError("no such library")
 
-    fake = Fake(opening=opening)
+    fake = Fake(Gate(), opening=opening, lanes=2)
     gathered = Gathered(fake.plugin())
     errors, barrier = [], threading.Barrier(8)
 
@@ -416,9 +457,17 @@ def test_what_opening_raises_is_raised_in_all_who_wait_and_the_next_tries_again(
     for thread in threads:
         thread.join(LONG_S)
     assert set(errors) == {"no such library"}
-    encoder = gathered.plugin.open(TARGET)
-    assert_right(encoder.encode([frame(1)]), [frame(1)])
+    gathered.plugin.open(TARGET).close()
     assert fake.opened == 2
+    # The lane that never was is not counted as one that could do the work.
+    callers = Callers(gathered)
+    callers.call(1, [frame(1)])
+    assert fake.script.entered.wait(LONG_S)
+    callers.call(2, [frame(2)])
+    until(lambda: 2 in callers.outcomes)
+    fake.script.opened.set()
+    callers.join()
+    assert fake.opened == 3
     gathered.close()
     assert_clean(fake)
 

@@ -160,6 +160,8 @@ def test_how_many_files_at_once():
         assert file_threads(gathering.plugins, HT, 1 << 40, cores=4, frame_bytes=1 << 30) == 2 + 6
     assert device.opened == device.closed == 1
     assert file_threads(CPU, HT, 1 << 40, cores=4) == 6
+    assert file_threads([device.plugin()], HT, 1 << 40, cores=4) == 2 * 64 + 6
+    assert device.opened == device.closed == 2
     broken = Plugin("broken", lambda _: 1 / 0, "gpu")
     assert file_threads([broken, *CPU], HT, 1 << 40, cores=4) == 6
     assert file_threads([broken], replace(HT, whole_cells=True), 1 << 40, cores=4) == 6
