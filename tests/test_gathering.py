@@ -223,6 +223,7 @@ def test_what_one_idle_lane_leaves_another_takes():
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(expected[0].encode, [frame(3, A)])
         until(lambda: waiting(gathered) == 1)
+        time.sleep(0.05)  # so that the lane that was told of it waits for more
         second = threads.submit(expected[1].encode, [frame(4, B)])
         # One lane has taken the first and is held; the other still waited for more, and has to be told.
         assert_right(second.result(LONG_S), [frame(4, B)])
