@@ -27,6 +27,33 @@ CPU = chain(HT.syntax, "imagecodecs", device="cpu")
 FILES = 300
 
 
+class Everybody:
+    """Holds each batch until all file threads wait, or no file is left to come: then counts depend on no clock."""
+
+    def __init__(self, jobs):
+        self.jobs, self.inside, self.files = jobs, 0, 0
+        self.lock = threading.Lock()
+
+    def hold(self, batch, gathering):
+        with self.lock:
+            self.inside += len(batch)
+            self.files += sum(one.ref.index == 0 for one in batch)
+        end = time.monotonic() + 30
+        while not self._here(gathering):
+            assert time.monotonic() < end, "they do not come"
+            time.sleep(0.002)
+        with self.lock:
+            self.inside -= len(batch)
+
+    def _here(self, gathering):
+        waiting = []
+        for pool in [pool for gathered in gathering._gathered for pool in list(gathered._pools.values())]:
+            with pool._changed:
+                waiting += [one for queue in pool._waiting.values() for call in queue for one in call.frames]
+        files = self.files + sum(one.ref.index == 0 for one in waiting)
+        return self.inside + len(waiting) >= self.jobs or files == FILES
+
+
 class Device:
     """The CPU's encoder, called a GPU: each batch takes a while, whatever its size, and may fail as `fails` says."""
 
@@ -80,7 +107,8 @@ def outputs(folder):
 
 
 def test_many_files_are_few_batches_and_the_same_outputs(archive, tmp_path):
-    device = Device()
+    everybody = Everybody(100)
+    device = Device(lambda batch: everybody.hold(batch, gathering))
     with Gathering([device.plugin(), *CPU]) as gathering:
         records = transcode(archive / "in", tmp_path / "out", jobs=100, plugins=gathering.plugins)
     assert {record.status for record in records} == {"encoded"}
@@ -128,12 +156,12 @@ def test_memory_for_few_files_makes_small_batches_and_no_deadlock(archive, tmp_p
 
 
 def test_nvimgcodec_gets_batches_of_files(gpu, archive, tmp_path, monkeypatch):  # noqa: F811
-    batches = []
+    batches, everybody = [], Everybody(100)
     right = nvcodec.Session.encode
 
     def counted(self, frames, wanted):
         batches.append(len(frames))
-        time.sleep(0.03)
+        everybody.hold(frames, gathering)
         return right(self, frames, wanted)
 
     monkeypatch.setattr(nvcodec.Session, "encode", counted)
