@@ -56,35 +56,49 @@ def run(
     Raises
     ------
     JobError
-        The journal cannot be used (its codes begin with ``journal-``), no worker can be started
-        (``workers-failed``), or the outcomes do not add up to the files found (``unreconciled``). Nothing is raised
-        for what a file holds.
+        Nothing here can encode, or no worker can be started (``workers-failed``); the destination is
+        ``destination-unwritable``; the journal cannot be used (codes that begin with ``journal-``); the outcomes do
+        not add up to the files found (``unreconciled``). Nothing is raised for what a file holds.
     """
     started = time.perf_counter()
     summary = Summary()
+    pool = _pool(job)
     with contextlib.ExitStack() as stack:
+        stack.callback(pool.close)
+        # Nothing is made before it is known whether anything can be done.
+        pool.demand_ready()
+        _demand_destination(job)
         if job.journal is not None:
-            job.journal.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(only_job(job.journal))
-        journal = stack.enter_context(Journal(job.journal, job.about(), resume=job.resume))
-        _remove_leftovers(journal.interrupted)
-        pool = _pool(job)
         try:
+            journal = stack.enter_context(Journal(job.journal, job.about(), resume=job.resume))
+            _remove_leftovers(journal.interrupted)
             work = _Run(job, watcher, stop or threading.Event(), journal, pool, summary, items)
-            work.prepare()
+            work.find_first()
             watcher.start(work.planner.files, work.planner.bytes_total)
             try:
                 work.through()
             finally:
+                pool.close()
                 summary.seconds = time.perf_counter() - started
                 watcher.finish(summary)
+            if not summary.stopped:
+                journal.finish()
         except sqlite3.Error as error:
             raise JobError(f"the journal cannot be written: {error}", code="journal-unusable") from None
-        finally:
-            pool.close()
-        if not summary.stopped:
-            journal.finish()
     return summary
+
+
+def _demand_destination(job: Job) -> None:
+    if job.dry_run:
+        return
+    try:
+        for folder in (job.destination, job.journal.parent if job.journal else job.destination):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"cannot make {job.destination}: {error.strerror}", code="destination-unwritable") from None
+    if not os.access(job.destination, os.W_OK | os.X_OK):
+        raise JobError(f"cannot write to {job.destination}", code="destination-unwritable")
 
 
 def _pool(job: Job) -> Pool:
@@ -138,19 +152,12 @@ class _Run:
                 code="unreconciled",
             )
 
-    def prepare(self) -> None:
-        """Find the first files, and find out whether anything can be done with them.
-
-        Raises
-        ------
-        JobError
-            Nothing can.
-        """
+    def find_first(self) -> None:
+        """Find the first files: of a small job, all."""
         until = time.monotonic() + _PLAN_FIRST_S
         while not self.planner.complete and time.monotonic() < until and not self._stop.is_set():
             self.planner.some()
         self._summary.planned = self.planner.files
-        self._pool.demand_ready()
 
     def _step(self) -> bool:
         """Find some files, hand some out, collect what is done; return whether it is over."""

@@ -68,12 +68,11 @@ def place_of(
 
 def with_resources(job: Job, *, jobs: int, workers: int | None, memory: int, reserve: int) -> Job:
     """Return the job with what this machine gives it."""
-    from gpuenc.archive.budget import ByteBudget, default_bytes
+    from gpuenc.archive.budget import FILES_BEYOND_CORES, ByteBudget, default_bytes
     from gpuenc.plugins import usable_cores
 
     cores = usable_cores()
-    # Two files more than cores: while one waits for the disk, another computes.
-    at_once = jobs or cores + 2
+    at_once = jobs or cores + FILES_BEYOND_CORES
     if workers is None:
         # A worker can crash without taking the job with it, so there is always one where there can be.
         workers = max(1, cores // _CORES_PER_WORKER) if os.name == "posix" else 0
@@ -100,7 +99,8 @@ def demand_job(job: Job) -> None:
         )
     if not job.workers:
         _demand_plugin(job)
-    _demand_destination(job.destination, job.dry_run)
+    if os.path.lexists(job.destination) and not os.path.isdir(job.destination):
+        give_up(f"{job.destination} is not a folder", Exit.USAGE)
 
 
 def _reserve_bytes(folder: Path) -> int:
@@ -135,19 +135,6 @@ def _demand_plugin(job: Job) -> None:
         give_up(str(error), Exit.USAGE)
     except RuntimeError as error:
         give_up(str(error), Exit.ENVIRONMENT)
-
-
-def _demand_destination(output: Path, dry_run: bool) -> None:
-    if os.path.lexists(output) and not os.path.isdir(output):
-        give_up(f"{output} is not a folder", Exit.USAGE)
-    if dry_run:
-        return
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        give_up(f"cannot make {output}: {error.strerror}", Exit.ENVIRONMENT)
-    if not os.access(output, os.W_OK | os.X_OK):
-        give_up(f"cannot write to {output}", Exit.ENVIRONMENT)
 
 
 @contextlib.contextmanager

@@ -207,7 +207,7 @@ def test_a_line_that_does_not_fit_is_not_half_there():
             self.data = b""
 
         def write(self, data):
-            room = 900 - len(self.data)
+            room = 700 - len(self.data)
             if not room:
                 raise OSError(28, "No space left on device")
             self.data += bytes(data[:room])
