@@ -138,6 +138,7 @@ CODES: dict[str, str] = {
     "kernel-disagrees": "a kernel's result is not that of its twin",
     "kernel-refused": "a kernel cannot do such a frame",
     "lossy-source": "the source is lossy already and is kept",
+    "no-independent-decoder": "no decoder of another code base reads such codestreams here",
     "no-pixel-data": "there is no image in it",
     "not-dicom": "not a DICOM file",
     "not-on-device": "no kernel does such a preparation",
