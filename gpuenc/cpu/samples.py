@@ -18,6 +18,8 @@ from gpuenc.cpu.bits import BitPacker, align_bits, pack_bits, unpack_bits
 from gpuenc.cpu.colour import (
     downsample_422,
     expand_palette,
+    ict_forward,
+    ict_inverse,
     rct_forward,
     rct_inverse,
     rgb_to_ybr,
@@ -43,6 +45,8 @@ __all__ = [
     "expand_palette",
     "extract_overlay",
     "extract_samples",
+    "ict_forward",
+    "ict_inverse",
     "interleave",
     "native_cells",
     "outside_bits",
