@@ -4,6 +4,7 @@ import warnings
 from dataclasses import replace
 from io import BytesIO
 
+import imagecodecs
 import numpy as np
 import pytest
 from pydicom import dcmread
@@ -151,6 +152,24 @@ def test_frames_beyond_the_only_one_are_not_lost(opened, syntax, frames):
         with pytest.raises(SourceError, match="3 fragments hold 3 codestreams where Number of Frames says 1") as caught:
             list(source.frames())
         assert caught.value.code == "wrong-length"
+
+
+@pytest.mark.parametrize("frames", [None, 1])
+@pytest.mark.parametrize("boxed", [False, True])
+def test_jpeg_xl_frames_beyond_the_only_one_are_not_lost(opened, frames, boxed):
+    images = made.noise((3, 5, 7), "u1")
+    streams = [imagecodecs.jpegxl_encode(image, lossless=True, usecontainer=boxed) for image in images]
+    assert (imagecodecs.jpegxl_decode(b"".join(streams)) == images[0]).all()  # and nothing is said of the others
+    padded = [stream + b"\0" * (len(stream) % 2) for stream in streams]
+    image = made.compressed([[stream] for stream in padded], "empty", syntax="1.2.840.10008.1.2.4.110")
+    for source in both(opened(replace(image, rows=5, columns=7, frames=frames))):
+        with pytest.raises(SourceError, match="3 fragments hold 3 codestreams where Number of Frames says 1") as caught:
+            list(source.frames())
+        assert caught.value.code == "wrong-length"
+    # One codestream in several fragments stays one, also where its bytes are like a signature.
+    fragments = [padded[0][:6], b"\xff\x0a" + padded[0][6:]]
+    source = opened(replace(made.compressed([fragments], "empty", syntax="1.2.840.10008.1.2.4.110"), rows=5, columns=7))
+    assert source.frame(0).pixels.codestream == b"".join(fragments)
 
 
 def test_an_end_marker_that_ends_no_codestream_divides_no_frame(opened):
