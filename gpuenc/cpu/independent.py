@@ -10,14 +10,16 @@ Not in it, and why:
 * JPEG-LS in colour: FFmpeg returns other samples (8 bits) or refuses (16); the only other one, libjpeg of
   pylibjpeg-libjpeg, is under the GPL.
 * JPEG 2000 Part 1 above 16 bits, HTJ2K above 28: only OpenJPEG reads the one, only OpenJPH the other.
-* JPEG Lossless by FFmpeg (16-bit differences that wrap) and jpeg-decoder (no colour of 16 bits); HTJ2K by FFmpeg (some
-  code-blocks of noise): wrong samples for codestreams that all others agree on.
+* JPEG Lossless by FFmpeg (some differences of 16-bit samples) and jpeg-decoder (no colour of 16 bits), HTJ2K by FFmpeg
+  (some code-blocks of noise): wrong samples for codestreams that all others agree on.
+* RLE by pylibjpeg-rle: many times as fast as pydicom, but it takes segments that are too long without a word, and
+  panics at damaged ones.
 * JPEG XL JPEG Recompression: only libjxl restores the JPEG's bytes.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
@@ -25,7 +27,7 @@ from typing import TYPE_CHECKING, Any, cast
 import imagecodecs
 import numpy as np
 
-from gpuenc.cpu import decoders
+from gpuenc.cpu import decoders, rle
 from gpuenc.errors import DecodeFailed
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class Decoder:
 
 
 def decoder_of(syntax: Syntax) -> str | None:
-    """Return the name of the code base that reads `syntax` here or could, as in `TABLE`; None if there is none."""
+    """Return the name of the code base that reads `syntax`, installed or not; None if there is none."""
     decoder = None if syntax.recompresses_jpeg else _BY_FAMILY.get(syntax.family)
     return decoder.name if decoder else None
 
@@ -95,19 +97,8 @@ def independent_reason(syntax: Syntax, wanted: Coding) -> str:
     wanted : Coding
         What `gpuenc.coding.coding` made of a format for a target.
     """
-    start = f"{syntax.name} cannot be verified by a decoder of another code base, because "
-    if wanted.keeps_jpeg or syntax.recompresses_jpeg:
-        return f"{start}it keeps a JPEG codestream bit for bit, which only libjxl restores"
-    if not wanted.lossless and not wanted.near:
-        return f"{start}decoders of lossy codestreams may round differently"
-    decoder = _BY_FAMILY.get(syntax.family)
-    if decoder is None:
-        return f"{start}none is known that gives back every sample"
-    if why := decoder.limit(wanted):
-        return start + why
-    if not decoder.installed:
-        return f"{start}{decoder.name} is not installed: pip install '{decoder.requirement}'"
-    return ""
+    chosen = _chosen(syntax, wanted)
+    return chosen if isinstance(chosen, str) else ""
 
 
 def decode_samples(codestream: bytes, syntax: Syntax, wanted: Coding) -> NDArray[Any]:
@@ -133,14 +124,35 @@ def decode_samples(codestream: bytes, syntax: Syntax, wanted: Coding) -> NDArray
         As `gpuenc.cpu.decoders.decode`; with code ``"no-independent-decoder"`` and what `independent_reason` says where
         that is not empty.
     """
-    if why := independent_reason(syntax, wanted):
-        raise DecodeFailed(why, code="no-independent-decoder")
-    return _BY_FAMILY[syntax.family].decode(codestream, syntax, wanted)
+    chosen = _chosen(syntax, wanted)
+    if isinstance(chosen, str):
+        raise DecodeFailed(chosen, code="no-independent-decoder")
+    return chosen.decode(codestream, syntax, wanted)
+
+
+def _chosen(syntax: Syntax, wanted: Coding) -> Decoder | str:
+    """Return the decoder of `TABLE` that takes this, or why there is none here."""
+    decoder = _BY_FAMILY.get(syntax.family)
+    if wanted.keeps_jpeg or syntax.recompresses_jpeg:
+        why = "it keeps a JPEG codestream bit for bit, which only libjxl restores"
+    elif not wanted.lossless and not wanted.near:
+        why = "decoders of lossy codestreams may round differently"
+    elif decoder is None:
+        why = "none is known that gives back every sample"
+    elif not (why := decoder.limit(wanted)):
+        if decoder.installed:
+            return decoder
+        why = f"{decoder.name} is not installed: pip install '{decoder.requirement}'"
+    return f"{syntax.name} cannot be verified by a decoder of another code base, because {why}"
 
 
 @cache
 def _found(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
 
 
 def _call(name: str, function: Callable[[], Any]) -> Any:
@@ -149,7 +161,10 @@ def _call(name: str, function: Callable[[], Any]) -> Any:
         return function()
     except DecodeFailed:
         raise
-    except Exception as error:  # noqa: BLE001 - other people's code, on a codestream that may be anything
+    except BaseException as error:
+        # Other people's code, on a codestream that may be anything. A panic of Rust is not even an Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise DecodeFailed(f"{name}: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
@@ -182,6 +197,7 @@ def _rle(codestream: bytes, syntax: Syntax, wanted: Coding) -> NDArray[Any]:
         fragment = encapsulate([codestream + b"\0" * (len(codestream) % 2)])
         return get_decoder(RLELossless).as_array(fragment, raw=True, decoding_plugin="pydicom", **options)[0]
 
+    rle.check_lengths(codestream, wanted.shape, f"u{wanted.cell_bits // 8}")  # of which pydicom only warns
     decoded = cast("NDArray[Any]", _call("pydicom", decode))
     if decoded.shape != wanted.shape:
         raise DecodeFailed(f"pydicom decodes to shape {decoded.shape}, not {wanted.shape}")

@@ -1,6 +1,7 @@
 """Decoders of other code bases: every format comes back, a wrong sample shows, the encoder's code has no part."""
 
 import itertools
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -32,6 +33,11 @@ DECODER_OF_ENCODER = {
 }
 DECODED = [syntax for syntax in LOSSLESS if syntax.family != "native"]
 SEVERAL = (mono(37, 50, 12), mono(37, 50, 16, signed=True), mono(8, 9, 8), rgb(21, 30), rgb(10, 8, 16))
+
+
+@pytest.fixture(params=DECODED, ids=lambda syntax: syntax.name)
+def syntax(request):
+    return request.param
 
 
 def chosen(syntax, near=0):
@@ -76,7 +82,6 @@ def every_format(syntax):
                         yield FrameFormat(rows, columns, row.samples, allocated, stored, signed, photometric)
 
 
-@pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda syntax: syntax.name)
 def test_every_format_comes_back(syntax):
     goal, number, read, unread = chosen(syntax), 0, 0, set()
     for fmt in every_format(syntax):
@@ -94,6 +99,17 @@ def test_every_format_comes_back(syntax):
     assert bool(unread) == limited, unread
 
 
+@pytest.mark.parametrize(
+    "syntax", [syntax for syntax in LOSSLESS if syntax.family == "native"], ids=lambda one: one.name
+)
+def test_cells_are_compared_as_they_are(syntax):
+    for fmt in SEVERAL:
+        wanted, prepared, cells = encoded(content("noise", fmt), fmt, chosen(syntax))
+        assert_equal(independent.decode_samples(cells, syntax, wanted), prepared)
+        with pytest.raises(DecodeFailed, match="bytes, not"):
+            independent.decode_samples(cells[:-1], syntax, wanted)
+
+
 @pytest.mark.parametrize("near", [1, 3, 20])
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_near_lossless_has_one_decoding_too(near, bits):
@@ -105,7 +121,6 @@ def test_near_lossless_has_one_decoding_too(near, bits):
     assert 0 < np.abs(got.astype(int) - prepared).max() <= near
 
 
-@pytest.mark.parametrize("syntax", DECODED, ids=lambda syntax: syntax.name)
 def test_the_encoder_s_code_has_no_part(syntax, monkeypatch):
     ready = [(fmt, *encoded(content("noise", fmt), fmt, chosen(syntax))) for fmt in SEVERAL if readable(syntax, fmt)]
 
@@ -121,7 +136,6 @@ def test_the_encoder_s_code_has_no_part(syntax, monkeypatch):
             decoders.decode_samples(ready[0][3], syntax, ready[0][1])
 
 
-@pytest.mark.parametrize("syntax", DECODED, ids=lambda syntax: syntax.name)
 def test_one_wrong_sample_shows_where_it_is(syntax):
     rng = np.random.default_rng(3)
     for fmt in (fmt for fmt in SEVERAL if readable(syntax, fmt)):
@@ -138,8 +152,7 @@ def test_one_wrong_sample_shows_where_it_is(syntax):
             np.testing.assert_array_equal(np.argwhere(got != prepared), [place])
 
 
-@pytest.mark.filterwarnings("ignore:The decoded RLE segment:UserWarning")  # pydicom's, which decodes them all the same
-@pytest.mark.parametrize("syntax", DECODED, ids=lambda syntax: syntax.name)
+@pytest.mark.filterwarnings("ignore:The decoded RLE segment:UserWarning")  # pydicom's, of a few bytes too many
 def test_flipped_bits_are_noticed_and_nothing_else_is_raised(syntax):
     rng = np.random.default_rng(4)
     header = rle.HEADER.size if syntax.family == "rle" else 0  # most of its offsets are unused
@@ -162,7 +175,6 @@ def test_flipped_bits_are_noticed_and_nothing_else_is_raised(syntax):
     assert unnoticed < 0.06 * tried
 
 
-@pytest.mark.parametrize("syntax", DECODED, ids=lambda syntax: syntax.name)
 def test_an_image_of_another_size_or_type_is_refused(syntax):
     fmt = mono(24, 18, 8)
     wanted, prepared, codestream = encoded(content("noise", fmt), fmt, chosen(syntax))
@@ -177,7 +189,6 @@ def test_an_image_of_another_size_or_type_is_refused(syntax):
         np.testing.assert_array_equal(got, prepared)
 
 
-@pytest.mark.parametrize("syntax", DECODED, ids=lambda syntax: syntax.name)
 def test_lanes_may_decode_at_once(syntax):
     ready = [encoded(content("noise", fmt), fmt, chosen(syntax)) for fmt in SEVERAL if readable(syntax, fmt)] * 12
     with ThreadPoolExecutor(6) as pool:
@@ -255,16 +266,42 @@ def test_what_has_no_independent_decoder_is_said_at_the_door(asked, why):
     assert caught.value.code == "no-independent-decoder"
 
 
-@pytest.mark.parametrize("decoder", independent.TABLE, ids=lambda decoder: decoder.families[0])
+@pytest.mark.parametrize(
+    "decoder",
+    [decoder for decoder in independent.TABLE if decoder.requirement],
+    ids=lambda decoder: decoder.families[0],
+)
 def test_what_is_not_installed_is_named_with_what_to_install(decoder, monkeypatch):
     syntax = next(syntax for syntax in LOSSLESS if syntax.family == decoder.families[0])
     wanted = coding(chosen(syntax), mono(8, 8, 8))
     assert independent.independent_reason(syntax, wanted) == ""
     monkeypatch.setattr(independent, "_found", lambda module: module != decoder.module)
+    assert not decoder.installed
     reason = independent.independent_reason(syntax, wanted)
-    assert f"{decoder.name} is not installed" in reason
-    # What gpuenc always comes with cannot lack; the rest is one extra.
-    assert reason.endswith("pip install 'gpuenc[independent]'" if decoder.requirement else "pip install ''")
+    assert reason.endswith(f"because {decoder.name} is not installed: pip install 'gpuenc[independent]'")
+    assert independent.decoder_of(syntax) == decoder.name
+
+
+def test_what_cannot_be_imported_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    independent._found.cache_clear()
+    try:
+        assert "FFmpeg is not installed" in independent.independent_reason(*lossy("jpeg2000-lossless", mono(8, 8, 8)))
+    finally:
+        independent._found.cache_clear()
+
+
+def test_a_panic_of_rust_is_a_failure_and_an_interrupt_is_not():
+    class PanicException(BaseException):
+        pass
+
+    def raises(error):
+        raise error
+
+    with pytest.raises(DecodeFailed, match="Rust: index out of bounds"):
+        independent._call("Rust", lambda: raises(PanicException("index out\nof bounds")))
+    with pytest.raises(KeyboardInterrupt):
+        independent._call("Rust", lambda: raises(KeyboardInterrupt()))
 
 
 def test_a_kept_jpeg_is_not_decoded():
