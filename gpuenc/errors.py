@@ -151,6 +151,7 @@ CODES: dict[str, str] = {
     "kernel-disagrees": "a kernel's result is not that of its twin",
     "kernel-refused": "a kernel cannot do such a frame",
     "lossy-source": "the source is lossy already and is kept",
+    "no-independent-decoder": "no decoder of another code base reads such codestreams here",
     "no-pixel-data": "there is no image in it",
     "manifest-wrong": "it is no manifest, or not complete",
     "not-dicom": "not a DICOM file",

@@ -149,7 +149,13 @@ def decode_frame(frame: Frame) -> Frame:
     return Frame(frame.ref, fmt, samples.to_cells(decoded, fmt))
 
 
-def decode_samples(codestream: bytes, syntax: Syntax, coding: Coding) -> NDArray[Any]:
+def decode_samples(
+    codestream: bytes,
+    syntax: Syntax,
+    coding: Coding,
+    *,
+    by: Callable[[bytes, StreamInfo], NDArray[Any]] | None = None,
+) -> NDArray[Any]:
     """Return what a codestream made for `coding` decodes to, to be compared with the prepared samples.
 
     Parameters
@@ -160,6 +166,8 @@ def decode_samples(codestream: bytes, syntax: Syntax, coding: Coding) -> NDArray
         Its transfer syntax.
     coding : Coding
         What it was made for.
+    by : callable, optional
+        What decodes the samples of a codestream with this header, instead of imagecodecs; of families with a header.
 
     Returns
     -------
@@ -190,7 +198,7 @@ def decode_samples(codestream: bytes, syntax: Syntax, coding: Coding) -> NDArray
         coding.signed,
         coding.photometric,
     )
-    return _decode(syntax, codestream, fmt, exact=coding.lossless)[0]
+    return _decode(syntax, codestream, fmt, exact=coding.lossless, by=by)[0]
 
 
 def jpeg_of(codestream: bytes) -> bytes:
@@ -215,7 +223,13 @@ def _syntax(uid: str) -> Syntax:
 
 
 def _decode(
-    syntax: Syntax, codestream: bytes, fmt: FrameFormat, *, exact: bool, foreign: bool = False
+    syntax: Syntax,
+    codestream: bytes,
+    fmt: FrameFormat,
+    *,
+    exact: bool,
+    foreign: bool = False,
+    by: Callable[[bytes, StreamInfo], NDArray[Any]] | None = None,
 ) -> tuple[NDArray[Any], int]:
     """Return samples in the container of Bits Allocated, and the precision of the codestream.
 
@@ -238,7 +252,7 @@ def _decode(
         codestream = _unboxed(codestream)
     info = _checked(codestream, family, fmt)
     codestream = codestream[: info.length_bytes]
-    decoded = _DECODERS[family](codestream, info, exact)
+    decoded = by(codestream, info) if by else _DECODERS[family](codestream, info, exact)
     if decoded.shape != fmt.shape or decoded.dtype.kind not in "iu":
         raise DecodeFailed(f"the codestream decodes to {decoded.dtype} of shape {decoded.shape}, not {fmt.shape}")
     if foreign and info.sof in _HUFFMAN_SOFS:

@@ -10,6 +10,7 @@ import numpy as np
 from pydicom.uid import UID
 
 from gpuenc import syntaxes
+from gpuenc.codestream import jpegxl
 from gpuenc.dicom import encapsulation
 from gpuenc.dicom.palette import palette
 from gpuenc.errors import InvalidPixels, SourceError
@@ -211,7 +212,7 @@ class PixelSource:
     @cached_property
     def _spans(self) -> list[tuple[int, int]]:
         fragments = self._fragments
-        marked = syntaxes.BY_UID[self.syntax].family in _END_MARKED
+        family = syntaxes.BY_UID[self.syntax].family
 
         def ends_frame(index: int) -> bool:
             return encapsulation.ends_with_marker(encapsulation.tail_of(fragments, self._file, index))
@@ -219,7 +220,13 @@ class PixelSource:
         def begins_frame(index: int) -> bool:
             return encapsulation.begins_with_marker(encapsulation.head_of(fragments, self._file, index))
 
-        if not marked:
+        def begins_jpegxl(index: int) -> bool:
+            head = encapsulation.head_of(fragments, self._file, index, jpegxl.HEADER_BYTES)
+            return jpegxl.begins(head, self.format.rows, self.format.columns)
+
+        if family == "jpegxl" and self.number_of_frames == 1:
+            return encapsulation.frame_spans(fragments, 1, ends_frame=lambda index: True, begins_frame=begins_jpegxl)
+        if family not in _END_MARKED:
             return encapsulation.frame_spans(fragments, self.number_of_frames, ends_frame=None)
         return encapsulation.frame_spans(
             fragments, self.number_of_frames, ends_frame=ends_frame, begins_frame=begins_frame
