@@ -139,6 +139,7 @@ CODES: dict[str, str] = {
     "kernel-refused": "a kernel cannot do such a frame",
     "lossy-source": "the source is lossy already and is kept",
     "no-pixel-data": "there is no image in it",
+    "not-a-report": "a file that should be a report of gpuenc is none",
     "not-dicom": "not a DICOM file",
     "not-on-device": "no kernel does such a preparation",
     "other-device": "the samples lie on another GPU than the encoder's",
