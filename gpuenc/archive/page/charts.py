@@ -12,10 +12,11 @@ from gpuenc.archive.progress import visible
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_WIDTH, _HEIGHT = 560, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 8, 26, 30
+_WIDTH, _HEIGHT = 560, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 20, 12, 32
 _PLOT_WIDTH, _PLOT_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-_MOST_LABELS = 10
+# Width of a letter at the largest size in which labels are shown.
+_LETTER = 9.4
 
 
 class Series(NamedTuple):
@@ -27,7 +28,12 @@ class Series(NamedTuple):
 
 
 def bars(
-    title: str, series: Sequence[Series], labels: Sequence[str], says: Callable[[float], str], *, shown: str = ""
+    title: str,
+    series: Sequence[Series],
+    labels: Sequence[str],
+    says: Callable[[float], str],
+    *,
+    edges: Sequence[str] = (),
 ) -> str:
     """Return bars side by side, those of several series on top of each other.
 
@@ -38,11 +44,11 @@ def bars(
     series : sequence of Series
         As many values each as there are bars; none below zero.
     labels : sequence of str
-        What stands below each bar; some are left out where they do not fit.
+        What each bar is called; below the axis some are left out where they do not fit.
     says : callable
         Writes a number with its unit.
-    shown : str
-        The unit, written above the axis.
+    edges : sequence of str
+        Written below the axis where each bar begins, and where the last one ends, in place of `labels`.
     """
     sums = [sum(values) for values in zip(*(each.values for each in series), strict=True)]
     top = nice_top(max(sums, default=0.0))
@@ -64,11 +70,10 @@ def bars(
         if rects:
             told = "; ".join(f"{each.name}: {says(each.values[number])}" for each in series if each.values[number])
             parts.append(f"<g><title>{_text(f'{label}: {told}')}</title>{''.join(rects)}</g>")
-    parts.append(_axis(labels, width))
-    unit = f'<text class="unit" x="{_LEFT}" y="14">{_text(shown)}</text>' if shown else ""
+    parts.append(_axis(edges or labels, width, 0.0 if edges else 0.5))
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_text(title)}">'
-        f"<title>{_text(title)}</title>{unit}{''.join(parts)}</svg>"
+        f"<title>{_text(title)}</title>{''.join(parts)}</svg>"
     )
 
 
@@ -129,15 +134,14 @@ def _grid(top: float, says: Callable[[float], str]) -> str:
     return "".join(lines)
 
 
-def _axis(labels: Sequence[str], width: float) -> str:
-    """Write every n-th label, n as small as lets none touch the next."""
+def _axis(labels: Sequence[str], width: float, shift: float) -> str:
+    """Write every n-th label, n as small as lets none touch the next in the large letters of a narrow screen."""
     longest = max(map(len, labels), default=1)
-    every = max(1, math.ceil(len(labels) / _MOST_LABELS), math.ceil((longest * 6.6 + 8) / width))
-    y = _TOP + _PLOT_HEIGHT + 18
-    shown = range(0, len(labels), every)
+    every = max(1, math.ceil((longest * _LETTER + 8) / width))
+    y = _TOP + _PLOT_HEIGHT + 20
     return "".join(
-        f'<text class="label" x="{_LEFT + (number + 0.5) * width:.1f}" y="{y}">{_text(labels[number])}</text>'
-        for number in shown
+        f'<text class="label" x="{_LEFT + (number + shift) * width:.1f}" y="{y}">{_text(labels[number])}</text>'
+        for number in range(0, len(labels), every)
     )
 
 

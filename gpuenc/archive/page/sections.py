@@ -146,10 +146,10 @@ def _over_time(tally: Tally) -> Iterator[str]:
     yield '</div><div class="chart"><h3>Files per second</h3>'
     yield charts.bars("Files done per second, over time, by outcome", done, labels, charts.plain)
     yield f"{charts.key([(each.name, each.colour) for each in done])}</div></div>"
-    yield f'<p class="note">By the time at which files were done; each bar is {duration_text(line.width_s)}.'
+    yield f'<p class="note">By the time at which files were done; each bar is {_span(line.width_s)}.'
     if line.untimed:
         yield f" {text(_counted(line.untimed, 'file'))} without a time are left out."
-    yield "</p><details><summary>Numbers</summary>"
+    yield '</p><details class="long"><summary>Numbers</summary>'
     columns = [Column("from (UTC)"), *(Column(status, "number") for status in STATUSES), Column("MB/s", "number")]
     yield from table(
         columns,
@@ -161,6 +161,10 @@ def _over_time(tally: Tally) -> Iterator[str]:
         name="Over time",
     )
     yield "</details></section>\n"
+
+
+def _span(seconds: int) -> str:
+    return f"{seconds} s" if seconds < 60 else duration_text(seconds)
 
 
 def _ratios(tally: Tally) -> Iterator[str]:
@@ -181,21 +185,23 @@ def _ratios(tally: Tally) -> Iterator[str]:
 def _share_table(what: str, name: str, shares: Sequence[tuple[str, Share]]) -> Iterator[str]:
     shares = [(each, share) for each, share in shares if share.bytes_out]
     best = max((share.ratio for _, share in shares), default=1.0)
+    names = ("saved", "before", "after", "encoded", "frames")
     columns = [
         Column(what),
-        *(Column(each, "number") for each in ("encoded", "frames", "before", "after", "saved", "ratio")),
+        Column("ratio", "number"),
         Column("", "meter"),
+        *(Column(each, "number") for each in names),
     ]
     rows = (
         [
             words(each),
-            whole(share.files["encoded"]),
-            whole(share.frames),
-            size(share.bytes_in),
-            size(share.bytes_out),
-            percent(1 - share.bytes_out / share.bytes_in) if share.bytes_in else Cell("–"),
             decimal(share.ratio),
             Cell(charts.meter(share.ratio / best)),
+            percent(1 - share.bytes_out / share.bytes_in) if share.bytes_in else Cell("–"),
+            size(share.bytes_in),
+            size(share.bytes_out),
+            whole(share.files["encoded"]),
+            whole(share.frames),
         ]
         for each, share in shares
     )
@@ -205,11 +211,11 @@ def _share_table(what: str, name: str, shares: Sequence[tuple[str, Share]]) -> I
 def _outcomes(tally: Tally) -> Iterator[str]:
     if not tally.reasons:
         return
-    yield section("outcomes", "Why files were not encoded, and other reasons")
-    columns = [Column("outcome"), Column("reason", "code"), Column("meaning"), Column("files", "number")]
+    yield section("outcomes", "Reasons")
+    columns = [Column("outcome"), Column("reason", "code"), Column("files", "number"), Column("meaning")]
     ordered = sorted(tally.reasons.items(), key=lambda item: (-_ORDER[item[0][0]], -item[1], item[0]))
     rows = (
-        [words(status), words(code), words(CODES.get(code, "")), whole(number)] for (status, code), number in ordered
+        [words(status), words(code), whole(number), words(CODES.get(code, ""))] for (status, code), number in ordered
     )
     yield from table(columns, rows, name="Outcomes by reason", sortable=True)
     yield "</section>\n"
@@ -221,8 +227,7 @@ def _histograms(tally: Tally) -> Iterator[str]:
     if any(tally.ratios):
         yield from _histogram("Compression ratio", "files encoded", RATIO_EDGES, tally.ratios, lambda edge: f"{edge:g}")
     yield from _histogram("Time per file", "files", SECONDS_EDGES, tally.seconds, _seconds_edge)
-    yield "</div>"
-    yield '<p class="note">Below each bar stands where it begins; not all are equally wide.</p></section>\n'
+    yield "</div></section>\n"
 
 
 def _histogram(
@@ -233,9 +238,11 @@ def _histogram(
     numbers = [counts[at] for at in shown]
     yield f'<div class="chart"><h3>{text(title)}</h3>'
     series = [charts.Series(unit, "encoded", numbers)]
-    yield charts.bars(f"{title}: {unit}", series, [says(edges[at]) for at in shown], charts.plain)
+    labels = [_class(edges, at, says) for at in shown]
+    ends = [*(edges[at] for at in shown), *edges[held[-1] + 1 : held[-1] + 2]]
+    yield charts.bars(f"{title}: {unit}", series, labels, charts.plain, edges=list(map(says, ends)))
     yield "<details><summary>Numbers</summary>"
-    rows = ([words(_class(edges, at, says)), whole(number)] for at, number in zip(shown, numbers, strict=True))
+    rows = ([words(label), whole(number)] for label, number in zip(labels, numbers, strict=True))
     yield from table([Column(title.lower()), Column(unit, "number")], rows, name=title)
     yield "</details></div>"
 

@@ -39,7 +39,7 @@ def failed(tally: Tally) -> Iterator[str]:
         '<div class="filter" data-table="failed-files"><label for="filter">Filter</label>'
         '<input id="filter" type="search" autocomplete="off" spellcheck="false" '
         'placeholder="part of a path, a reason, a modality"><output for="filter" aria-live="polite"></output></div>'
-        '<div id="failed-files">'
+        '<div id="failed-files" class="long">'
     )
     columns = [
         Column("file", "path"),
@@ -152,7 +152,7 @@ def _workers(workers: Sequence[tuple[str, Share]]) -> Iterator[str]:
             percent(share.read_bytes / total),
             Cell(charts.meter(share.read_bytes / total)),
         ]
-        for name, share in workers
+        for name, share in sorted(workers, key=lambda worker: (len(worker[0]), worker[0]))
     )
     yield from table(columns, rows, name="Workers", sortable=True)
     yield "</div>"
