@@ -132,6 +132,7 @@ def transcode(
         from gpuenc.archive.progress import Display
         from gpuenc.archive.transcode import Job
         from gpuenc.plugins import usable_cores
+        from gpuenc.registry import why_no_gpu
 
         target = _target(to, quality, psnr, ratio, near, lossless)
         _demand_sources(sources, output)
@@ -156,7 +157,9 @@ def transcode(
                 report=report,
                 budget=ByteBudget(memory * 10**6 or default_bytes()),
             )
-            summary = run(job, Display(console, errors, report_file, dry_run=dry_run), stop)
+            no_gpu = why_no_gpu(target.syntax) if device is Device.AUTO and not plugin else ""
+            display = Display(console, errors, report_file, dry_run=dry_run, gpu_unused=no_gpu)
+            summary = run(job, display, stop)
         if summary.interrupted:
             raise typer.Exit(Exit.INTERRUPTED)
         if report_file and report_file.problem:
@@ -164,6 +167,36 @@ def transcode(
         if summary.planned == 0:
             _give_up("the sources hold no files", Exit.NO_INPUT)
         raise typer.Exit(Exit.SOME_FAILED if summary.files["failed"] else Exit.OK)
+
+
+@app.command("report")
+def report_page(
+    job: Annotated[Path, typer.Argument(help="What `--report` wrote.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page; another report page is replaced.")],
+) -> None:
+    """Make one HTML page of a job's report, which needs no network and no other file."""
+    from gpuenc.archive.page import make_page
+    from gpuenc.archive.progress import visible
+
+    with _told():
+        _, notes = make_page(job, output)
+    for note in notes:
+        errors.print(f"gpuenc: {visible(note)}")
+
+
+@app.command("merge-reports")
+def merge(
+    reports: Annotated[list[Path], typer.Argument(help="Reports, such as those of a job's shards.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The joined report; another report is replaced.")],
+) -> None:
+    """Join reports into one with each source once; fail where outcomes contradict each other."""
+    from gpuenc.archive.merge import merge_reports
+    from gpuenc.archive.progress import show_merge
+
+    with _told():
+        merged = merge_reports(reports, output)
+    show_merge(merged, console, errors)
+    raise typer.Exit(Exit.SOME_FAILED if merged.conflicts or merged.missing else Exit.OK)
 
 
 @app.command()
@@ -217,6 +250,19 @@ def _give_up(message: str, code: Exit) -> NoReturn:
 
     errors.print(f"gpuenc: {visible(message)}")
     raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turn what cannot be done into a line and an exit code."""
+    from gpuenc.errors import DestinationError, GpuencError
+
+    try:
+        yield
+    except DestinationError as error:
+        _give_up(str(error), Exit.ENVIRONMENT)
+    except GpuencError as error:
+        _give_up(str(error), Exit.NO_INPUT if error.code == "unreadable-source" else Exit.USAGE)
 
 
 @contextlib.contextmanager
