@@ -227,18 +227,18 @@ def test_many_records_take_the_memory_of_few(monkeypatch):
             yield Record(**{**{name: getattr(record, name) for name in Record.__slots__}, "modality": f"M{number}"})
 
     peaks = []
-    for count in (2000, 10_000):
+    for count in (6000, 12_000):
         tracemalloc.start()
         found = tally.Tally.of(many(count))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert (found.files, len(found.failed)) == (count, 50)
     # Not one reference per record.
-    assert peaks[1] - peaks[0] < 8 * (10_000 - 2000)
+    assert peaks[1] - peaks[0] < 8 * (12_000 - 6000)
     names = dict(found.modalities.ordered())
     assert len(names) == tally.NAMES + 1
     assert sum(share.files.total() for share in names.values()) == sum(
-        record.status == "encoded" or bool(record.modality) for record in records(10_000, failed=0.5)
+        record.status == "encoded" or bool(record.modality) for record in records(12_000, failed=0.5)
     )
     html = page_of(many(2000))
     assert len(Page(html).tables["Failed files"]) == 50
