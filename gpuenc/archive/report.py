@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, NoReturn, cast, get_args
@@ -276,7 +275,7 @@ def _count(value: Any) -> int:
 
 
 def _seconds(value: Any) -> float:
-    if type(value) not in (int, float) or not 0 <= value < 1e12 or math.isnan(value):
+    if type(value) not in (int, float) or not 0 <= value < 1e12:  # NaN is neither
         raise ValueError
     return float(value)
 
