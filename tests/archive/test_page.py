@@ -221,6 +221,13 @@ def test_outcomes_in_words():
     assert any("the outputs are larger" in text for text in larger.texts)
 
 
+def test_a_dry_run_does_not_look_like_a_run():
+    dry = Page(page_of([Record("a", "encoded", bytes_in=10, frames=1, pixel_bytes=10)]))
+    assert "would be: nothing was written" in dry.texts
+    assert not {"Ratio", "Saved"} & set(dry.tiles)
+    assert "Ratio by modality" not in dry.tables
+
+
 def test_many_records_take_the_memory_of_few(monkeypatch):
     monkeypatch.setattr(tally, "FAILED", 50)
 

@@ -95,6 +95,9 @@ def test_charts_are_drawn(browser):
         "name => getComputedStyle(document.querySelector('rect.' + name)).fill)"
     )
     assert len(set(colours)) == 4
+    squares = browser.ask("Array.from(document.querySelectorAll('.key svg'), svg => svg.getBoundingClientRect().width)")
+    assert len(squares) == 4
+    assert all(5 < width < 20 for width in squares)
 
 
 def test_labels_do_not_touch(browser):

@@ -56,7 +56,8 @@ def body(tally: Tally, about: Mapping[str, str]) -> Iterator[str]:
     yield from _histograms(tally)
     yield from tables.slowest(tally)
     yield from tables.work(tally)
-    yield "</main>\n<footer><p>Made by gpuenc. Holds paths, UIDs and sizes; no patient data. MB are 10⁶ bytes; "
+    yield "</main>\n<footer><p>Made by gpuenc. Holds paths, UIDs and sizes, and nothing that files say of "
+    yield "patients. MB are 10⁶ bytes; "
     yield "times of day are UTC. This page loads nothing and sends nothing.</p></footer>\n"
 
 
@@ -87,9 +88,10 @@ def _totals(tally: Tally) -> Iterator[str]:
     total, encoded = tally.total, tally.statuses["encoded"]
     yield '<dl class="tiles">'
     yield _tile("Files", whole(tally.files), f"{size_text(total.read_bytes)} read")
+    dry = encoded.files["encoded"] > 0 and not encoded.bytes_out
     for status in STATUSES:
-        number = total.files[status]
-        yield _tile(status.capitalize(), whole(number), _STATUS_MEANS[status], status)
+        told = "would be: nothing was written" if dry and status == "encoded" else _STATUS_MEANS[status]
+        yield _tile(status.capitalize(), whole(total.files[status]), told, status)
     saved = encoded.bytes_in - encoded.bytes_out
     if encoded.bytes_out:
         yield _tile("Ratio", decimal(encoded.ratio), "bytes in per byte out")
