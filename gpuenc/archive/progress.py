@@ -101,7 +101,6 @@ class Display:
 
     def finish(self, summary: Summary) -> None:
         """Show the totals."""
-        self._states.clear()
         if self._bar:
             with contextlib.suppress(OSError):
                 self._bar[0].stop()
