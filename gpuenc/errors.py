@@ -154,6 +154,7 @@ CODES: dict[str, str] = {
     "no-independent-decoder": "no decoder of another code base reads such codestreams here",
     "no-pixel-data": "there is no image in it",
     "manifest-wrong": "it is no manifest, or not complete",
+    "not-a-report": "a file that should be a report of gpuenc is none",
     "not-dicom": "not a DICOM file",
     "not-on-device": "no kernel does such a preparation",
     "other-device": "the samples lie on another GPU than the encoder's",

@@ -69,6 +69,18 @@ def chain(
     return [plugins.Plugin("native", import_module(path.module).BatchEncoder)]
 
 
+def why_no_gpu(syntax: Syntax) -> str:
+    """Return why the GPU plug-in of `syntax` cannot be used here; empty where it can, or where there is none."""
+    if not syntax.encapsulated:
+        return ""
+    on_gpu = {path.label for path in plugins.default_plugins(syntax.uid) if path.device == "gpu"}
+    for line in get_encoder(syntax.uid).missing_dependencies:
+        label, _, reason = line.partition(" - ")
+        if label in on_gpu:
+            return reason
+    return ""
+
+
 def all_encoders() -> dict[str, Encoder]:
     """Return every encoder by its Transfer Syntax UID."""
     return {syntax.uid: get_encoder(syntax.uid) for syntax in TABLE if syntax.encapsulated}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gpuenc.archive.pool import QUEUED_PER_FILE
 from gpuenc.archive.transcode import Interrupted, transcode_file
 from gpuenc.gathering import Gathering
-from gpuenc.registry import chain
+from gpuenc.registry import chain, why_no_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,11 @@ class Threads:
     def outstanding(self) -> int:
         """Tasks that were given and have no outcome yet."""
         return len(self._futures)
+
+    @property
+    def gpu_unused(self) -> str:
+        """Why no GPU is used although one could be."""
+        return why_no_gpu(self._job.target.syntax) if self._job.device == "auto" and not self._job.plugin else ""
 
     def demand_ready(self) -> None:
         """Nothing has to be waited for."""

@@ -18,7 +18,7 @@ from gpuenc.archive.locks import worker_of
 from gpuenc.archive.transcode import Interrupted, transcode_file
 from gpuenc.errors import EncodeFailed, GpuencError, InvalidOption
 from gpuenc.gathering import Gathering
-from gpuenc.registry import chain
+from gpuenc.registry import chain, why_no_gpu
 
 if TYPE_CHECKING:
     from gpuenc.archive.pool import Task
@@ -68,7 +68,8 @@ class _Worker:
         if job.lanes is None and at_once > 1:
             at_once = file_threads(shared, job.target, job.budget.total_bytes, at_once - FILES_BEYOND_CORES)
         self._job = replace(job, plugins=shared, jobs=at_once)
-        self._say("ready", at_once)
+        no_gpu = why_no_gpu(job.target.syntax) if job.device == "auto" and not job.plugin else ""
+        self._say("ready", at_once, no_gpu)
         return self._obey()
 
     def _obey(self) -> None:

@@ -93,6 +93,12 @@ Reserve = Annotated[
     ),
 ]
 Report = Annotated[Path | None, typer.Option("--report", help="Write one line of JSON per file here.")]
+Metrics = Annotated[
+    str,
+    typer.Option(
+        "--metrics", metavar="PORT|FILE", help="Numbers for Prometheus: a port, HOST:PORT, or a file named *.prom."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the job that was interrupted.")]
 InPlace = Annotated[

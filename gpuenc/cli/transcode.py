@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -10,7 +11,7 @@ import typer
 from gpuenc.cli import options as given
 from gpuenc.cli.jobs import demand_job, place_of, report_at, target_of, with_resources
 from gpuenc.cli.options import Device, Durability, LossySources, OutOfRange, Verify
-from gpuenc.cli.terminal import Exit, console, errors, give_up, stop_on_signals
+from gpuenc.cli.terminal import Exit, console, errors, give_up, stop_on_signals, told
 
 if TYPE_CHECKING:
     import threading
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from gpuenc.archive.report import Summary
     from gpuenc.archive.request import Job
     from gpuenc.archive.scan import Item
+    from gpuenc.archive.watcher import Watcher
 
 
 # What is wrong with what was asked for, and what did not come out right; the rest is the machine's.
@@ -54,6 +56,7 @@ def transcode(
     durability: given.WithDurability = Durability.FILE,
     reserve: given.Reserve = -1,
     report: given.Report = None,
+    metrics: given.Metrics = "",
     overwrite: given.Overwrite = False,
     resume: given.Resume = False,
     manifest: given.ManifestToDo = None,
@@ -104,7 +107,7 @@ def transcode(
         )
         job = with_resources(job, jobs=jobs, workers=workers, memory=memory, reserve=reserve)
         demand_job(job)
-        _end(_run(job, items, stop))
+        _end(_run(job, items, stop, metrics))
 
 
 def _share_of(path: Path, shard: str) -> tuple[Job, Iterable[Item], str]:
@@ -120,14 +123,21 @@ def _share_of(path: Path, shard: str) -> tuple[Job, Iterable[Item], str]:
     return manifest.job, manifest.items(share), share.name
 
 
-def _run(job: Job, items: Iterable[Item] | None, stop: threading.Event) -> Summary:
+def _run(job: Job, items: Iterable[Item] | None, stop: threading.Event, metrics: str) -> Summary:
     from gpuenc.archive.job import run
     from gpuenc.archive.progress import Display
+    from gpuenc.archive.watcher import Several
     from gpuenc.errors import JobError
 
-    with report_at(job.report) as report_file:
+    with report_at(job.report) as report_file, contextlib.ExitStack() as stack:
+        watcher: Watcher = Display(console, errors, report_file, dry_run=job.dry_run)
+        if metrics:
+            from gpuenc.archive.metrics import metrics_watcher
+
+            with told():
+                watcher = Several(watcher, stack.enter_context(metrics_watcher(metrics)))
         try:
-            summary = run(job, Display(console, errors, report_file, dry_run=job.dry_run), stop, items)
+            summary = run(job, watcher, stop, items)
         except JobError as error:
             give_up(str(error), _EXITS.get(error.code, Exit.ENVIRONMENT))
         if report_file and report_file.problem and not summary.stopped:
