@@ -91,6 +91,6 @@ def test_help(command):
     ("args", "shown"), [((), True), (("--device", "cpu"), False), (("--plugin", "imagecodecs"), False)]
 )
 def test_summary_says_why_no_gpu_is_used(study, tmp_path, monkeypatch, args, shown):  # noqa: F811
-    monkeypatch.setattr("gpuenc.registry.why_no_gpu", lambda syntax: f"none for {syntax.name}")
+    monkeypatch.setattr("gpuenc.archive.threads.why_no_gpu", lambda syntax: f"none for {syntax.name}")
     _, out, _ = transcode(study, "-o", tmp_path / "out", *args)
     assert ("none for htj2k-lossless" in out) == shown

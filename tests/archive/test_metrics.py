@@ -91,7 +91,7 @@ def test_from_begin_to_end():
     assert not {name for name, _ in samples} & {"gpuenc_workers", "gpuenc_end_time_seconds"}
     metrics.workers(["a", "b"])
     metrics.done(Record("a", "copied"))
-    metrics.finish(Summary(interrupted=True))
+    metrics.finish(Summary(stopped="interrupted"))
     samples, _ = parse(metrics.render())
     told = ("last_file_time_seconds", "end_time_seconds", "running", "interrupted", "workers")
     assert [samples[f"gpuenc_{name}", ()] for name in told] == [20, 30, 0, 1, 0]

@@ -171,7 +171,9 @@ def test_summary_says_what_was_saved_and_what_verification_cost():
 
 def test_summary_says_why_the_gpu_was_not_used():
     refused = {"nvimgcodec: device-lost": 3, "nvimgcodec: device-refused": 1, "imagecodecs: encode-failed": 5}
-    rows = table(summary_of(encoded(8, fallbacks=refused)), gpu_unused="No NVIDIA driver\x1b[31m")
+    summary = summary_of(encoded(8, fallbacks=refused))
+    summary.gpu_unused = "No NVIDIA driver\x1b[31m"
+    rows = table(summary)
     assert [row[1] for row in rows if row[0] == "GPU not used"] == [
         r"No NVIDIA driver\x1b[31m",
         "the GPU cannot be used any more in this process: 3 frames",

@@ -32,6 +32,8 @@ FULL = Record(
     crc32=("0123abcd", "ffffffff"),
     source_digest="0" * 32,
     output_digest="f" * 32,
+    source_mtime_ns=1_795_300_000_123_456_789,
+    output_mtime_ns=1,
 )
 
 
