@@ -144,6 +144,7 @@ CODES: dict[str, str] = {
     "other-device": "the samples lie on another GPU than the encoder's",
     "out-of-memory": "memory does not suffice for one frame",
     "plugin-error": "a plug-in raised, or broke its contract",
+    "read-back-mismatch": "what lies in a written file is not what was meant",
     "too-large": "larger than a length field, a bound or the memory budget allows",
     "truncated": "the source ends too early",
     "undecodable": "a fresh codestream cannot be decoded",

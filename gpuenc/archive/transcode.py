@@ -233,6 +233,7 @@ def _written(
             target.syntax,
             source.number_of_frames,
             cells=cells,
+            coding=wanted,
             extended_offsets=job.extended_offsets,
             overwrite=job.overwrite,
         ) as output,
@@ -310,7 +311,7 @@ def _copied(item: Item, job: Job, stop: threading.Event, code: str, message: str
         size = item.source.stat().st_size
     else:
         _make_folder(item.destination.parent)
-        size = copy_file(item.source, item.destination, overwrite=job.overwrite, check=check)
+        size = copy_file(item.source, item.destination, overwrite=job.overwrite, check=check).bytes_written
     return _record(
         item,
         job,
