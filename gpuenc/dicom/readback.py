@@ -13,10 +13,12 @@ import os
 import zlib
 from array import array
 from dataclasses import replace
+from struct import pack
 from typing import TYPE_CHECKING
 
 from gpuenc.dicom.digests import PIECE_BYTES, xxh3_64_intdigest, xxh3_128
 from gpuenc.dicom.elements import name
+from gpuenc.dicom.fragments import ITEM_TAG, SEQUENCE_END
 from gpuenc.dicom.source import DicomFile
 from gpuenc.errors import DestinationError, GpuencError
 
@@ -71,7 +73,7 @@ class Intended:
         """Note bytes behind Pixel Data."""
         self._trailer.update(data)
 
-    def read_back(self, path: str, header: Header, *, extended: bool) -> str:
+    def read_back(self, path: str, header: Header, begin: bytes, *, extended: bool) -> str:
         """Compare the file with what was noted; return its XXH3-128, 32 hexadecimal digits.
 
         Parameters
@@ -80,6 +82,8 @@ class Intended:
             The file, complete and flushed to the system.
         header : Header
             What it has to begin with.
+        begin : bytes
+            What is between that and the first frame: tags, lengths and offset tables.
         extended : bool
             It has to have an Extended Offset Table, or must not.
 
@@ -94,7 +98,7 @@ class Intended:
             with DicomFile(path) as file:
                 self._check_header(file, header, extended)
                 if self._deflated:
-                    return self._check_deflated(path, len(header.prefix))
+                    return self._check_deflated(path, header.prefix)
                 if self._syntax.encapsulated:
                     regions, end = self._fragments(file, extended)
                 else:
@@ -104,7 +108,7 @@ class Intended:
             raise
         except GpuencError as error:
             raise _mismatch(f"the reader refuses it: {error}") from None
-        return self._check_bytes(path, regions, end)
+        return self._check_bytes(path, header.prefix + header.elements + begin, regions, end)
 
     def _check_header(self, file: DicomFile, header: Header, extended: bool) -> None:
         if file.syntax != self._syntax.uid:
@@ -156,49 +160,52 @@ class Intended:
         regions = [(start, start + length) for start, length in zip(fragments.starts, fragments.lengths, strict=True)]
         return regions, fragments.end
 
-    def _check_bytes(self, path: str, regions: list[tuple[int, int]], end: int) -> str:
-        """Compare each region's digest, and that of what follows `end`; return the file's."""
+    def _check_bytes(self, path: str, begin: bytes, regions: list[tuple[int, int]], end: int) -> str:
+        """Compare every byte: what precedes the frames, each frame, what is between them, and what follows."""
         whole = xxh3_128()
-        encapsulated = self._syntax.encapsulated
         with open(path, "rb", buffering=0) as file:
-            handle, at = file.fileno(), 0
+            handle, at, expected = file.fileno(), 0, begin
             size = os.fstat(handle).st_size
             for index, (start, stop) in enumerate(regions):
-                for piece in _pieces(handle, at, start):
-                    whole.update(piece)
-                if encapsulated:
+                if self._syntax.encapsulated:
+                    expected += ITEM_TAG + pack("<I", stop - start)
+                _check_exactly(handle, at, start, expected, whole)
+                if self._syntax.encapsulated:
                     value = b"".join(_pieces(handle, start, stop, stop - start))
                     whole.update(value)
                     if xxh3_64_intdigest(value) != self._digests[index]:
                         raise _mismatch(f"frame {index} is not the codestream that was written")
-                else:
-                    native = _digested(handle, start, stop, whole)
-                    if native != self._native.digest():
-                        raise _mismatch("Pixel Data is not what was written")
-                at = stop
-            for piece in _pieces(handle, at, end):
-                whole.update(piece)
+                elif _digested(handle, start, stop, whole) != self._native.digest():
+                    raise _mismatch("Pixel Data is not what was written")
+                at, expected = stop, b""
+            _check_exactly(handle, at, end, SEQUENCE_END if self._syntax.encapsulated else b"", whole)
             if _digested(handle, end, size, whole) != self._trailer.digest():
                 raise _mismatch("what follows Pixel Data differs")
         return whole.hexdigest()
 
-    def _check_deflated(self, path: str, at: int) -> str:
+    def _check_deflated(self, path: str, prefix: bytes) -> str:
         whole, found = xxh3_128(), xxh3_128()
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         with open(path, "rb", buffering=0) as file:
             handle = file.fileno()
             size = os.fstat(handle).st_size
-            for piece in _pieces(handle, 0, at):
+            _check_exactly(handle, 0, len(prefix), prefix, whole)
+            for piece in _pieces(handle, len(prefix), size):
                 whole.update(piece)
-            for piece in _pieces(handle, at, size):
-                whole.update(piece)
-                while piece:
-                    found.update(inflate.decompress(piece, PIECE_BYTES))
-                    piece = inflate.unconsumed_tail
-        # PS3.5 A.5: at most one zero pads the file to even length.
-        if found.digest() != self._native.digest() or not inflate.eof or inflate.unused_data not in (b"", b"\0"):
+                for data in _inflated(inflate, piece):
+                    found.update(data)
+        # PS3.5 A.5: one zero pads the data set to even length, and only that.
+        padding = b"\0" * ((size - len(prefix) - len(inflate.unused_data)) % 2)
+        if found.digest() != self._native.digest() or not inflate.eof or inflate.unused_data != padding:
             raise _mismatch("the deflated data set is not what was written")
         return whole.hexdigest()
+
+
+def _check_exactly(handle: int, start: int, stop: int, expected: bytes, whole: xxh3_128) -> None:
+    found = b"".join(_pieces(handle, start, stop)) if stop - start == len(expected) else b""
+    if found != expected:
+        raise _mismatch(f"the bytes before position {stop} differ")
+    whole.update(found)
 
 
 def _digested(handle: int, start: int, stop: int, whole: xxh3_128) -> bytes:
@@ -216,6 +223,16 @@ def _pieces(handle: int, at: int, stop: int, most: int = PIECE_BYTES) -> Iterato
             raise _mismatch("it ends too early")
         at += len(piece)
         yield piece
+
+
+def _inflated(inflate: zlib._Decompress, piece: bytes) -> Iterator[bytes]:
+    """Yield what one more piece of a deflated stream holds; what follows its end becomes ``inflate.unused_data``."""
+    data = inflate.decompress(piece, PIECE_BYTES)
+    # A full answer may be followed by more, although all of the piece has been taken.
+    while data:
+        yield data
+        # At the end, what is left over stays in the tail too, and would be counted twice.
+        data = b"" if inflate.eof else inflate.decompress(inflate.unconsumed_tail, PIECE_BYTES)
 
 
 def _mismatch(what: str) -> DestinationError:

@@ -215,7 +215,7 @@ class OutputFile:
     def _digest(self, header: Header) -> str:
         path = self._out.flushed()
         with self._out.errors():
-            return self._intended.read_back(path, header, extended=self._element.extended)
+            return self._intended.read_back(path, header, self._element.tables(), extended=self._element.extended)
 
     def _write(self, data: bytes) -> None:
         if self._deflate:
