@@ -166,6 +166,51 @@ def transcode(
         raise typer.Exit(Exit.SOME_FAILED if summary.files["failed"] else Exit.OK)
 
 
+@app.command(name="verify")
+def verify_outputs(
+    paths: Annotated[list[Path], typer.Argument(help="Source and output: two folders, or two files.", metavar="PATH")],
+    record: Annotated[
+        Path | None, typer.Option(help="A job's report to check the output against; then PATH is the output alone.")
+    ] = None,
+    independent: Annotated[
+        bool, typer.Option("--independent", help="Decode the output with other code than encoded it.")
+    ] = False,
+    allow_lossy: Annotated[
+        bool, typer.Option("--allow-lossy", help="Outputs that say they are lossy are good.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=0, help="Files at once; 0 for as many as cores.")] = 0,
+    report: Annotated[Path | None, typer.Option(help="Write one line of JSON per file here.")] = None,
+) -> None:
+    """Decode outputs again and compare every sample and element with the sources."""
+    with _stop_on_signals() as stop:
+        from gpuenc.archive.recheck import recheck
+        from gpuenc.archive.verdicts import VerdictDisplay
+        from gpuenc.archive.verify import unfit, verify
+
+        if problem := unfit(paths, record):
+            _give_up(problem, Exit.NO_INPUT if problem.startswith("no such") else Exit.USAGE)
+        with contextlib.ExitStack() as files:
+            stream = None
+            if report:
+                try:
+                    stream = files.enter_context(report.open("xb", buffering=0))
+                except OSError as error:
+                    _give_up(f"cannot write the report {report}: {error.strerror}", Exit.ENVIRONMENT)
+            display = VerdictDisplay(console, errors, cast("BinaryIO | None", stream))
+            if record:
+                verified = recheck(record, paths[0], display, independent=independent, jobs=jobs, stop=stop)
+            else:
+                source, output = paths
+                verified = verify(source, output, display, independent=independent, jobs=jobs, report=report, stop=stop)
+        if verified.interrupted:
+            raise typer.Exit(Exit.INTERRUPTED)
+        if display.problem:
+            _give_up(f"the report {report} is not complete: {display.problem}", Exit.ENVIRONMENT)
+        if verified.planned == 0:
+            _give_up("there is nothing to verify", Exit.NO_INPUT)
+        raise typer.Exit(Exit.OK if verified.good(allow_lossy=allow_lossy) else Exit.SOME_FAILED)
+
+
 @app.command()
 def syntaxes() -> None:
     """Show what can be encoded here, and by which plug-ins, in their order."""

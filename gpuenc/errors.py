@@ -136,6 +136,7 @@ CODES: dict[str, str] = {
     "internal-error": "a defect of gpuenc",
     "invalid-option": "an option is wrong",
     "invalid-pixels": "attributes or samples contradict themselves",
+    "invalid-record": "a line of a report is no record, or holds no checksums",
     "kernel-disagrees": "a kernel's result is not that of its twin",
     "kernel-refused": "a kernel cannot do such a frame",
     "lossy-source": "the source is lossy already and is kept",

@@ -8,7 +8,7 @@ converted, except to tell how far lossy samples are off.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -290,11 +290,13 @@ def coding_of(frame: Frame) -> Coding:
     coded = cast("Coded", frame.pixels)
     syntax, fmt = BY_UID[coded.syntax], frame.format
     whole = syntax.family in ("rle", "deflate")
-    precision = fmt.bits_allocated
+    precision, lossless, near = fmt.bits_allocated, syntax.loss == "never", 0
     if not whole and not syntax.recompresses_jpeg:
         try:
             stream = unboxed(coded.codestream) if syntax.jpeg2000 else coded.codestream
-            precision = parse(stream, syntax.family).precision
+            info = parse(stream, syntax.family)
+            precision, near = info.precision, info.near or 0
+            lossless = lossless or bool(info.lossless and syntax.loss == "option")
         except GpuencError as error:
             raise DecodeFailed(str(error)) from None
     if not 1 <= precision <= 32:
@@ -309,25 +311,37 @@ def coding_of(frame: Frame) -> Coding:
         cell_bits=next(bits for bits in (8, 16, 32) if precision <= bits),
         photometric=fmt.photometric,
         mct=fmt.photometric in ("YBR_RCT", "YBR_ICT"),
-        lossless=syntax.loss == "never",
+        lossless=lossless,
+        near=near,
         raw=raw,
         whole_cells=precision > fmt.bits_stored,
     )
 
 
-def independent_decoder() -> Decode:
-    """Return what decodes a `Coded` frame with other people's code than made it."""
-    decode_samples = import_module("gpuenc.cpu.independent").decode_samples
+class IndependentDecoder:
+    """Decodes `Coded` frames with other people's code than made them, as far as there is such code.
 
-    def decode(frame: Frame) -> Frame:
+    Attributes
+    ----------
+    reasons : collections.Counter
+        Why frames went to gpuenc's own decoders all the same, and how many.
+    """
+
+    def __init__(self) -> None:
+        self._decode_samples = import_module("gpuenc.cpu.independent").decode_samples
+        self.reasons: Counter[str] = Counter()
+
+    def __call__(self, frame: Frame) -> Frame:
+        """Return the frame with native cells."""
         coded = cast("Coded", frame.pixels)
-        syntax, coding = BY_UID[coded.syntax], coding_of(frame)
         fmt = decoders.cells_of(frame)
-        if coding.raw or syntax.recompresses_jpeg:
-            return decoders.decode_frame(
-                frame
-            )  # bytes that deflate or JPEG XL give back: there are no samples to ask for
-        decoded = decode_samples(coded.codestream, syntax, coding)
+        try:
+            decoded = self._decode_samples(coded.codestream, BY_UID[coded.syntax], coding_of(frame))
+        except DecodeFailed as error:
+            if error.code != "no-independent-decoder":
+                raise
+            self.reasons[str(error)] += 1
+            return decoders.decode_frame(frame)
+        if fmt.bits_allocated > 1 and decoded.dtype == np.uint8 and decoded.shape == (fmt.frame_bytes,):
+            return Frame(frame.ref, fmt, decoded)  # raw cells
         return Frame(frame.ref, fmt, samples.to_cells(decoded.reshape(fmt.shape), fmt))
-
-    return decode
