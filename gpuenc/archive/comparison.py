@@ -230,7 +230,9 @@ def compare_frames(source: Frame, output: Frame, *, lossy: bool = False, kept_ov
         error = _squared_error(left, right, source, output)
         return FrameResult(differing, left.size, error, other_colours)
     if not differing:
-        differing = max(samples.outside_bits(ours, one).cells, samples.outside_bits(theirs, other).cells)
+        differing = max(
+            samples.outside_bits(ours.reshape(-1), one).cells, samples.outside_bits(theirs.reshape(-1), other).cells
+        )
     if not differing and kept_overlays:
         differing = int(np.count_nonzero((ours ^ theirs) & kept_overlays))
     return FrameResult(differing, left.size, photometric=other_colours)

@@ -33,7 +33,7 @@ from gpuenc.dicom.attributes import (
 from gpuenc.dicom.description import overlay_positions
 from gpuenc.dicom.difference import TRAILER, differing_tags
 from gpuenc.dicom.digests import PIECE_BYTES
-from gpuenc.dicom.elements import name
+from gpuenc.dicom.elements import PIXEL_DATA, name
 from gpuenc.dicom.header import MEDIA_SOP_INSTANCE
 from gpuenc.dicom.overlays import EmbeddedOverlays
 from gpuenc.dicom.source import DicomFile, may_be_lossy
@@ -63,6 +63,7 @@ _OF_LOSS = frozenset(
         *range(0x00281101, 0x00281105), 0x00281199, *range(0x00281201, 0x00281205), *range(0x00281221, 0x00281225),
     )
 )  # fmt: skip
+_VRS = {PHOTOMETRIC: b"CS", LOSSY: b"CS", PLANAR: b"US", HIGH_BIT: b"US"}
 _OVERLAY_ELEMENTS = (0x0015, 0x0100, 0x0102, 0x3000)
 # Peak memory of two frames that are decoded and compared, as a multiple of one's samples.
 _PEAK_FACTOR = 16
@@ -275,6 +276,9 @@ def _elements(
 ) -> tuple[str, ...]:
     """Return the names of elements that differ and must not."""
     found = []
+    # PS3.5 A.4 and A.2.
+    if output.pixel_vr not in (("OB",) if output.compressed else ("OB", "OW", "")):
+        found.append(PIXEL_DATA)
     for tag in differing_tags(source, output):
         if tag in _OF_ENCODING or _may_change(tag, source, output, lossy):
             continue
@@ -297,12 +301,15 @@ def _may_change(tag: int, source: DicomFile, output: DicomFile, lossy: bool) -> 
         return tag >> 16 in (0x0008, 0x0028) or 0x6000 <= tag >> 16 <= 0x60FF
     if lossy and tag in _OF_LOSS:
         return True
-    read = output.attributes
+    old, new, element = source.attributes, output.attributes, output.attributes.elements.get(tag)
+    if element is None or element.vr != _VRS.get(tag):
+        return False
+    # Only other values are a change that was meant: not another VR or other padding of the same one.
     if tag == PHOTOMETRIC:
-        return read.text(tag) is not None
+        return new.text(tag) not in (None, old.text(tag))
     if tag == PLANAR:
-        return output.format.samples > 1 and read.number(tag) in (0, 1)
+        return output.format.samples > 1 and new.number(tag) in (0, 1) and new.number(tag) != old.number(tag)
     if tag == HIGH_BIT:
-        return read.number(tag) == output.format.bits_stored - 1
+        return new.number(tag) == output.format.bits_stored - 1 != old.number(tag)
     # A source whose syntax is lossy did not say so, and its output, whose syntax is not, has to.
-    return tag == LOSSY and source.lossy and read.text(tag) == "01"
+    return tag == LOSSY and source.lossy and new.text(tag) == "01" != old.text(tag)

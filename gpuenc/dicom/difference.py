@@ -44,8 +44,8 @@ def differing_tags(source: DicomFile, output: DicomFile) -> list[int]:
     """Return the tags, in order, of all elements that the two files do not share; Pixel Data is not looked at.
 
     Elements at the top level, with whatever is in them, those behind Pixel Data and the File Meta Information, of
-    which its length and the Transfer Syntax UID always may differ. Where the source has no File Meta Information, none
-    of it is compared.
+    which its length and the Transfer Syntax UID may differ, if they are right. Where the source has no File Meta
+    Information, none of it is compared.
 
     Parameters
     ----------
@@ -63,6 +63,7 @@ def differing_tags(source: DicomFile, output: DicomFile) -> list[int]:
     if source.meta:
         ours, theirs = (_Run(file.prefix, file.meta, 0, implicit=False, big_endian=False) for file in (source, output))
         found |= set(_differing(ours, theirs)) - {META_LENGTH, TRANSFER_SYNTAX}
+        found |= set(_meta_faults(output))
     return sorted(found | set(_trailers(source, output)))
 
 
@@ -122,6 +123,18 @@ class _Run:
 
 def _head(file: DicomFile) -> _Run:
     return _Run(file.head, file.elements, file.origin, implicit=file.implicit, big_endian=file.big_endian)
+
+
+def _meta_faults(output: DicomFile) -> Iterable[int]:
+    """Yield the tags of what may differ in the File Meta Information (PS3.10 7.1) and is wrong."""
+    for element in output.meta:
+        value = output.prefix[element.value : element.end]
+        if element.tag == META_LENGTH:
+            rest = len(output.prefix) - element.end
+            if element.vr != b"UL" or value != rest.to_bytes(4, "little"):
+                yield META_LENGTH
+        elif element.tag == TRANSFER_SYNTAX and element.vr != b"UI":
+            yield TRANSFER_SYNTAX
 
 
 def _differing(ours: _Run, theirs: _Run, depth: int = 0) -> Iterable[int]:

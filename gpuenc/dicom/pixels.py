@@ -102,6 +102,11 @@ class PixelSource:
         """Where the value of native Pixel Data begins, and the position behind it."""
         return self._pixels.value, self._pixels.end
 
+    @property
+    def pixel_vr(self) -> str:
+        """The VR that Pixel Data has; empty where the encoding has none."""
+        return self._pixels.vr.decode()
+
     def located(self) -> tuple[encapsulation.Fragments, list[int] | None]:
         """Return the fragments, and the codestreams' lengths in bytes where an Extended Offset Table states them.
 
