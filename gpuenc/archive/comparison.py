@@ -337,13 +337,14 @@ class IndependentDecoder:
         """Return the frame with native cells."""
         coded = cast("Coded", frame.pixels)
         fmt = decoders.cells_of(frame)
+        wanted = coding_of(frame)
         try:
-            decoded = self._decode_samples(coded.codestream, BY_UID[coded.syntax], coding_of(frame))
+            decoded = self._decode_samples(coded.codestream, BY_UID[coded.syntax], wanted)
         except DecodeFailed as error:
             if error.code != "no-independent-decoder":
                 raise
             self.reasons[str(error)] += 1
             return decoders.decode_frame(frame)
-        if fmt.bits_allocated > 1 and decoded.dtype == np.uint8 and decoded.shape == (fmt.frame_bytes,):
-            return Frame(frame.ref, fmt, decoded)  # raw cells
+        if wanted.raw:
+            return Frame(frame.ref, fmt, decoded)
         return Frame(frame.ref, fmt, samples.to_cells(decoded.reshape(fmt.shape), fmt))

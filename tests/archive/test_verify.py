@@ -459,6 +459,15 @@ def test_the_independent_decoder_is_the_one_that_is_asked(pair, monkeypatch):
     assert (finding.verdict, finding.differing) == ("differs", {1: 80})
 
 
+@pytest.mark.parametrize("to", ["deflated-image-frame", "rle", "jpegxl-lossless"])
+def test_an_independent_decoder_may_return_cells_or_samples(tmp_path, odd, monkeypatch, to):
+    monkeypatch.setattr(comparison, "import_module", lambda _: decoders)
+    records = transcode(odd, tmp_path / "out", to)
+    findings, _ = found(odd, tmp_path / "out", independent=True)
+    wanted = {record.source: "missing" if record.status == "failed" else "equal" for record in records}
+    assert {each.source: each.verdict for each in findings} == wanted, [each.message for each in findings]
+
+
 def test_codings_are_those_of_the_encoder(tmp_path, odd):
     """What `coding_of` reads off a codestream is what the encoder was told."""
     from gpuenc.coding import coding
