@@ -12,6 +12,7 @@ import pytest
 from pydicom import dcmread, fileset
 from pydicom.fileset import FileSet
 
+from gpuenc.archive import dicomdir
 from gpuenc.archive.dicomdir import is_dicomdir, rebuild
 from gpuenc.errors import DestinationError, SourceError
 from gpuenc.syntaxes import find
@@ -277,6 +278,13 @@ def test_what_cannot_be_changed_consistently_is_refused(tmp_path):
         except SourceError as error:
             assert error.code == "dicomdir-stale"  # noqa: PT017 - others may pass
         (tmp_path / "NEW").unlink(missing_ok=True)
+
+
+def test_wrong_offsets_of_our_own_are_noticed(tmp_path, monkeypatch):
+    image(tmp_path / "A")
+    (tmp_path / "DICOMDIR").write_bytes(directory(["A", "A", "A"]))
+    monkeypatch.setattr(dicomdir, "bisect_left", lambda places, offset: 0)
+    stale(tmp_path / "DICOMDIR", tmp_path / "NEW")
 
 
 def test_damage_never_does_more_than_be_refused(tmp_path):
