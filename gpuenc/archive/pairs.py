@@ -100,6 +100,8 @@ def compare_pair(item: Item, budget: ByteBudget, *, independent: bool, stop: thr
             return Finding(source, "", verdict, left.code, left.message)
         if not os.path.lexists(output):
             return _missing(item.source)
+        if not os.path.isfile(output):  # a pipe would have us wait forever
+            return Finding(source, output, "differs", message="what is in its place in the output is no file")
         if _identical(source, output, check):
             return Finding(source, output, "equal", identical=True, message="byte for byte")
         return _compared(item, budget, independent, check)

@@ -153,7 +153,7 @@ def _checked(item: Recorded, budget: ByteBudget, independent: bool, stop: thread
 
     finding = Finding(item.source, os.fspath(item.path), "differs")
     try:
-        if not item.path.exists():
+        if not item.path.is_file():
             return replace(finding, verdict="missing", message="there is no such file in the output")
         if not (item.crc32 or item.digest):
             return replace(finding, verdict="unreadable", reason="invalid-record", message="it has no checksums")

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.budget import ByteBudget, default_bytes
@@ -21,7 +22,6 @@ from gpuenc.plugins import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from gpuenc.archive.findings import Watcher
 
@@ -86,6 +86,8 @@ def unfit(paths: Sequence[Path], record: Path | None = None) -> str:
     for path in (*paths, *([record] if record else [])):
         if not path.exists():
             return f"no such file or folder: {path}"
+        if not (path.is_dir() or path.is_file()):
+            return f"{path} is neither a file nor a folder"
     if record:
         return "" if paths[0].is_dir() else f"{paths[0]} is not a folder"
     source, output = paths
@@ -159,13 +161,13 @@ def run[Given](
 
 def _extras(items: list[Item], output: Path, report: Path | None) -> Iterator[Finding]:
     """Yield what is in the output's tree and in no item; folders that cannot be read too."""
-    expected = {os.fspath(item.destination) for item in items}
+    expected = {item.destination for item in items}
     problems: list[OSError] = []
     for folder, folders, names in os.walk(output, onerror=problems.append):
         folders.sort()
         for name in sorted(names):
             path = os.path.join(folder, name)
-            if path not in expected and not (report and os.path.lexists(report) and _same(path, report)):
+            if Path(path) not in expected and not (report and os.path.lexists(report) and _same(path, report)):
                 yield Finding("", path, "extra", message="only in the output")
     for problem in problems:
         message = f"the folder cannot be read: {problem.strerror}"

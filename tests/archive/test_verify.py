@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from gpuenc.archive import comparison
 from gpuenc.archive.dicomdir import rebuild
 from gpuenc.archive.findings import Finding
-from gpuenc.archive.verify import verify
+from gpuenc.archive.verify import unfit, verify
 from gpuenc.cli import app
 from gpuenc.cpu import decoders
 from gpuenc.errors import DecodeFailed
@@ -426,6 +426,27 @@ def test_memory_is_taken_from_the_budget(tmp_path, pair):
     comparison_budget = ByteBudget(1000)
     assert one(*pair, budget=Budget()).verdict == "equal"
     assert taken[0] >= 8 * 10 * 2
+
+
+def test_what_is_no_file_is_no_output(tmp_path, pair):
+    source, output = pair
+    output.unlink()
+    for make in (os.mkfifo, os.mkdir, lambda path: path.symlink_to("nowhere")):
+        make(output)
+        finding = one(source, output.parent)
+        assert (finding.verdict, finding.message) == ("differs", "what is in its place in the output is no file")
+        output.rmdir() if output.is_dir() else output.unlink()
+    os.mkfifo(tmp_path / "pipe")
+    assert "neither" in unfit([source, tmp_path / "pipe"])
+
+
+def test_folders_are_the_same_however_they_are_named(tmp_path, pair, monkeypatch):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pair[0].rename(folder / "x.dcm")
+    monkeypatch.chdir(tmp_path / "out")
+    for source, output in ((Path("../in"), Path()), (folder, Path("../out")), (Path("../in/."), Path("./../out/"))):
+        assert [each.verdict for each in found(source, output)[0]] == ["equal"]
 
 
 def test_it_stops_when_told(tmp_path, pair):
