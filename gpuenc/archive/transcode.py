@@ -23,6 +23,7 @@ from gpuenc.dicom.atomic import DISK_FULL, copy_file
 from gpuenc.dicom.attributes import changes, moves_overlays, with_ratio
 from gpuenc.dicom.cells import encoded_format
 from gpuenc.dicom.decoding import frame_decoder
+from gpuenc.dicom.digests import file_digest
 from gpuenc.dicom.header import header, trailer
 from gpuenc.dicom.overlays import EmbeddedOverlays
 from gpuenc.dicom.source import DicomFile
@@ -215,6 +216,7 @@ def _written(
             target.syntax,
             source.number_of_frames,
             cells=cells,
+            coding=wanted,
             extended_offsets=job.extended_offsets,
             overwrite=job.overwrite or job.in_place or item.replaces,
             fsync=job.durability != "none",
@@ -243,6 +245,9 @@ def _written(
                     sop_instance_uid=found.sop_instance_uid,
                 )
             final = header(source, with_ratio(found, source, encoded_bytes), target.syntax.uid)
+        source_digest = ""
+        with contextlib.suppress(FileNotFoundError):  # it vanished after it was read whole
+            source_digest = file_digest(item.source, check=work.check)
         work.demand_unchanged()
         with inplace.kept(item, job):
             summary = output.finish(final, trailer(source))
@@ -256,6 +261,8 @@ def _written(
         fallbacks=dict(fallbacks),
         frames=source.number_of_frames,
         bytes_out=summary.bytes_written,
+        source_digest=source_digest,
+        output_digest=summary.digest,
         pixel_bytes=source.native_bytes,
         verified=verified == source.number_of_frames,
     )
@@ -293,16 +300,17 @@ def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Re
         work.check()
         work.demand_unchanged()
 
-    size = work.stamp.size_bytes
+    size, digest = work.stamp.size_bytes, ""
     if not job.dry_run:
         _make_folder(item.destination.parent)
-        size = copy_file(
+        copy = copy_file(
             item.source,
             item.destination,
             overwrite=job.overwrite or item.replaces,
             fsync=job.durability != "none",
             check=check,
         )
+        size, digest = copy.bytes_written, copy.digest
     return _record(
         work,
         "copied",
@@ -311,6 +319,8 @@ def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Re
         destination=str(item.destination),
         source_syntax=source_syntax,
         bytes_out=size,
+        source_digest=digest,
+        output_digest=digest,
     )
 
 

@@ -26,7 +26,7 @@ from gpuenc.cpu.colour import (
     upsample_422,
     ybr_to_rgb,
 )
-from gpuenc.cpu.compare import checksum, count_differing
+from gpuenc.cpu.compare import checksum, count_differing, samples_crc32
 from gpuenc.errors import InvalidPixels, ValuesOutsideBitsStored
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ __all__ = [
     "rct_forward",
     "rct_inverse",
     "rgb_to_ybr",
+    "samples_crc32",
     "to_cells",
     "to_little_endian",
     "unpack_bits",

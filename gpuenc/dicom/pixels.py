@@ -98,6 +98,27 @@ class PixelSource:
         """Bytes of the Pixel Data element's value as it is stored."""
         return (self._fragments.end if self.compressed else min(self._pixels.end, self._size)) - self._pixels.value
 
+    @property
+    def pixels_at(self) -> tuple[int, int]:
+        """Where the value of native Pixel Data begins, and the position behind it."""
+        return self._pixels.value, self._pixels.end
+
+    @property
+    def pixel_vr(self) -> str:
+        """The VR that Pixel Data has; empty where the encoding has none."""
+        return self._pixels.vr.decode()
+
+    def located(self) -> tuple[encapsulation.Fragments, list[int] | None]:
+        """Return the fragments, and the codestreams' lengths in bytes where an Extended Offset Table states them.
+
+        Raises
+        ------
+        SourceError
+            ``truncated`` or ``wrong-length``: see `frames`; ``wrong-length`` too where a table contradicts them.
+        """
+        _ = self._spans
+        return self._fragments, self._lengths
+
     def frame(self, index: int) -> Frame:
         """Return frame `index`, from 0.
 

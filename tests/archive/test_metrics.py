@@ -18,8 +18,8 @@ from gpuenc import __version__
 from gpuenc.archive.job import run
 from gpuenc.archive.metrics import Metrics, metrics_watcher
 from gpuenc.archive.report import Record, Summary
-from gpuenc.archive.scrape import MetricsFile, MetricsServer, destination_of
 from gpuenc.archive.request import Job
+from gpuenc.archive.scrape import MetricsFile, MetricsServer, destination_of
 from gpuenc.errors import InvalidOption
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
