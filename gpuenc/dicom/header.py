@@ -18,7 +18,7 @@ from pydicom.uid import UID
 
 from gpuenc._version import __version__
 from gpuenc.dicom.attributes import SOP_CLASS_UID, SOP_INSTANCE_UID
-from gpuenc.dicom.elements import Element, Window, walk
+from gpuenc.dicom.elements import Element, Window, name, walk
 from gpuenc.dicom.transcribe import explicit_little
 from gpuenc.errors import SourceError
 
@@ -76,8 +76,9 @@ def header(source: DicomFile, found: Changes, syntax: str) -> Header:
     Raises
     ------
     SourceError
-        ``corrupt-header``: an implicit or big-endian header cannot be transcribed. ``too-large``: so much follows
-        the Pixel Data of such a file that `trailer` would refuse it.
+        ``corrupt-header``: an implicit or big-endian header cannot be transcribed, or an element that has to precede
+        Pixel Data follows it. ``too-large``: so much follows the Pixel Data of such a file that `trailer` would
+        refuse it.
     """
     _check_trailer(source)
     patches: dict[int, bytes] = dict.fromkeys((*found.delete, *_LENGTHS_OF_PIXELS), b"")
@@ -113,6 +114,10 @@ def trailer(source: DicomFile) -> Iterator[bytes]:
 
 
 def _check_trailer(source: DicomFile) -> None:
+    again = source.described_again()
+    if again is not None:
+        # Readers that take the last of two would see other pixels than those that are encoded.
+        raise SourceError(f"{name(again)} comes behind Pixel Data (PS3.5 7.1)", code="corrupt-header")
     if (source.implicit or source.big_endian) and source.trailer_bytes > MAX_TRAILER_BYTES:
         raise SourceError(
             f"{source.trailer_bytes} bytes follow Pixel Data, and only {MAX_TRAILER_BYTES} can be transcribed to "

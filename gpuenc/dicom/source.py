@@ -149,6 +149,26 @@ class DicomFile(PixelSource):
             at += len(piece)
             yield piece
 
+    def described_again(self) -> int | None:
+        """Return the first tag behind Pixel Data that has to precede it (PS3.5 7.1), private ones apart.
+
+        What is no element there, such as the zeros that files are filled up with, is not looked at.
+        """
+        at = self._fragments.end if self.compressed else self._pixels.end
+        try:
+            _, found, _ = walk(
+                Window(self._file, self._size),
+                at,
+                self._size,
+                implicit=self.implicit,
+                big_endian=self.big_endian,
+                last=_precedes_pixels,
+                last_from=0x00080000,
+            )
+        except SourceError:
+            return None
+        return None if found is None else found.tag
+
     def _open(self) -> None:
         self._size = os.fstat(self._raw.fileno()).st_size
         window = Window(self._raw, self._size)
@@ -267,6 +287,10 @@ class DicomFile(PixelSource):
 
 def _not_meta(tag: int) -> bool:
     return tag >> 16 != 2
+
+
+def _precedes_pixels(tag: int) -> bool:
+    return tag <= PIXEL_DATA and not tag >> 16 & 1 and tag & 0xFFFF != 0
 
 
 def _plausible(elements: list[Element]) -> bool:
