@@ -15,7 +15,7 @@ import imagecodecs
 import numpy as np
 
 from gpuenc.codestream import parse
-from gpuenc.codestream.jpeg import EOI
+from gpuenc.codestream.jpeg import EOI, has_stray_marker
 from gpuenc.codestream.jpeg2000 import unboxed
 from gpuenc.cpu import rle, samples
 from gpuenc.errors import DecodeFailed, WrongCodestream
@@ -37,6 +37,10 @@ _RGB_IDENTIFIERS = tuple(b"RGB")
 _HUFFMAN_SOFS = (0, 1, 3)
 # Begins with a 1 bit and holds no FF. Anything will do behind it, as long as it is not regular.
 _FILLER = bytes.fromhex("a63c91d2e4785b0dc9176ab3f05e824d") * 4
+# So many bytes behind the last sample are put up with.
+_MOST_SPARE_BYTES = 3
+# Another byte whose first bit differs, and which is not FF.
+_OTHER = bytes(byte ^ (0xC0 if byte == 0x7F else 0x80) for byte in range(256))
 # What these codecs return for samples whose colours they transform themselves.
 _DECODED_PHOTOMETRIC = {"YBR_RCT": "RGB", "YBR_ICT": "RGB", "XYB": "RGB", "YBR_FULL_422": "YBR_FULL"}
 
@@ -242,7 +246,7 @@ def _decode(
     if decoded.shape != fmt.shape or decoded.dtype.kind not in "iu":
         raise DecodeFailed(f"the codestream decodes to {decoded.dtype} of shape {decoded.shape}, not {fmt.shape}")
     if foreign and info.sof in _HUFFMAN_SOFS:
-        _check_sufficient(codestream, info, decoded)
+        _check_data(codestream, info, decoded)
     return _in_container(decoded, info, container), info.precision
 
 
@@ -320,16 +324,33 @@ def _jpeg(codestream: bytes, info: StreamInfo, exact: bool) -> NDArray[Any]:
     return cast("NDArray[Any]", _call("libjpeg-turbo", imagecodecs.jpeg8_decode, codestream, **colour))
 
 
-def _check_sufficient(jpeg: bytes, info: StreamInfo, decoded: NDArray[Any]) -> None:
-    """Refuse a JPEG whose entropy-coded data end before its last sample, although EOI is there.
+def _check_data(jpeg: bytes, info: StreamInfo, decoded: NDArray[Any]) -> None:
+    """Refuse a JPEG whose entropy-coded data end before its last sample, or go on behind it, although EOI is there.
 
-    libjpeg makes up the missing bits as 0 and says so only in a warning, which does not come through. With other bits
-    before EOI, what was made up comes out differently; where all data are there, nothing reads these bits.
+    libjpeg makes up missing bits as 0, leaves out what is too much, and says so only in a warning, which does not come
+    through. With other bits before EOI, what was made up comes out differently; where all data are there, nothing reads
+    these bits. In place of the last data they must come out differently, unless nothing reads the last data: then the
+    decoder was led astray on its way.
     """
+
+    if has_stray_marker(jpeg):
+        raise DecodeFailed("a marker stands among the JPEG's entropy-coded data")
+
+    def same(data: bytes) -> bool:
+        return np.array_equal(_jpeg(data + EOI, info, exact=True), decoded)
+
     data = jpeg[: -len(EOI)]
     stuffed = b"\0" if data.endswith(b"\xff") else b""  # or FF and the filler would be a marker
-    if not np.array_equal(_jpeg(data + stuffed + _FILLER + EOI, info, exact=True), decoded):
+    if not same(data + stuffed + _FILLER):
         raise DecodeFailed("the JPEG's entropy-coded data end before its last sample")
+    last = len(data) - _MOST_SPARE_BYTES - 1
+    last -= data[last - 1] == 0xFF  # 00 belongs to it
+    try:
+        spare = same(data[:last] + data[last:].translate(_OTHER))
+    except DecodeFailed:
+        return  # so little data that this is the header
+    if spare:
+        raise DecodeFailed("the JPEG's entropy-coded data go on behind its last sample")
 
 
 def _jpeg_ls(codestream: bytes, info: StreamInfo, exact: bool) -> NDArray[Any]:

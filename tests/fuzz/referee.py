@@ -17,7 +17,7 @@ import imagecodecs
 import micro_reader_codecs
 import numpy as np
 from pydicom import dcmread
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.rle import _rle_decode_frame
 
@@ -58,7 +58,7 @@ class Reading:
         self.uid = str(ds.file_meta.TransferSyntaxUID)
         if "PixelData" not in ds:
             raise Unread("no Pixel Data")
-        self.frames = int(ds.get("NumberOfFrames") or 1)
+        self.frames = max(1, int(ds.get("NumberOfFrames") or 1))  # as pydicom, dcmtk and gdcm take it
         self.shape = (int(ds.Rows), int(ds.Columns), int(ds.SamplesPerPixel))
         self.allocated, self.stored = int(ds.BitsAllocated), int(ds.BitsStored)
         high = ds.get("HighBit")
@@ -81,7 +81,8 @@ class Reading:
         frames = list(generate_frames(ds.PixelData, number_of_frames=self.frames, extended_offsets=extended))
         if len(frames) != self.frames:
             raise Unread(f"{len(frames)} frames of {self.frames}")
-        return frames
+        # Of JP2, which PS3.5 A.4.4 does not allow, the contiguous codestream.
+        return [each[each.find(b"jp2c") + 4 :] if each[4:8] == b"jP  " else each for each in frames]
 
     def _basic_is_empty(self) -> bool:
         return self.dataset.PixelData[4:8] == b"\0\0\0\0"
@@ -137,19 +138,19 @@ class Reading:
             values = values - ((values >> (self.stored - 1)) << self.stored)
         return values
 
-    def coded(self, decoded: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Return the samples of a codestream's integers: at the bottom, unless there are more bits than Bits Stored."""
+    def coded(self, decoded: NDArray[np.integer], precision: int) -> NDArray[np.int64]:
+        """Return the samples of a codestream's integers: at the bottom, unless whole cells were compressed."""
         if decoded.size != int(np.prod(self.shape)):
             raise Unread(f"decoded to {decoded.shape}")
         mask = (1 << min(63, 8 * decoded.dtype.itemsize)) - 1
         cells = (decoded.astype(np.int64) & mask).astype(np.uint64)
-        whole = self.high >= self.stored and int(decoded.max(initial=0)).bit_length() > self.stored
+        whole = self.high >= self.stored and precision > self.high
         return self.values(cells.reshape(self.shape), self.high if whole else self.stored - 1)
 
 
 def independent(reading: Reading, codestream: bytes) -> NDArray[np.int64]:
     """Decode by another code base than gpuenc's own, or at least by other code around it."""
-    number = reading.uid.removeprefix(f"{ROOT}.")
+    number, precision = reading.uid.removeprefix(f"{ROOT}."), _precision(codestream)
     if number == "5":
         return _rle(reading, codestream)
     if number == "8.1":
@@ -164,33 +165,54 @@ def independent(reading: Reading, codestream: bytes) -> NDArray[np.int64]:
     if number in ("4.80", "4.81"):
         import jpeg_ls  # of corrupt codestreams pylibjpeg-libjpeg returns invented samples
 
-        return reading.coded(np.asarray(jpeg_ls.decode_pixel_data(codestream)[0]).view(_container(codestream, b"\xf7")))
+        decoded = np.asarray(jpeg_ls.decode_pixel_data(codestream)[0])
+        return reading.coded(decoded.view("<u2" if precision > 8 else "u1"), precision)
     if number in ("4.57", "4.70"):
         import libjpeg
 
-        return reading.coded(libjpeg.decode(codestream, colour_transform=0))
+        return reading.coded(libjpeg.decode(codestream, colour_transform=0), precision)
     if number in ("4.90", "4.91", "4.201", "4.202", "4.203"):
-        if reading.stored > OPENJPEG_HT_BITS:
-            return reading.coded(imagecodecs.htj2k_decode(codestream))
+        if number not in ("4.90", "4.91") and precision > OPENJPEG_HT_BITS:
+            return _openjph(reading, codestream)
         import openjpeg
 
-        return reading.coded(openjpeg.decode(codestream))
+        return reading.coded(openjpeg.decode(codestream), precision)
     raise Unread(f"no decoder for {reading.uid}")
 
 
 def same_code(reading: Reading, codestream: bytes) -> NDArray[np.int64]:
     """Decode with the library that gpuenc has too, but not with gpuenc's checks: what it says of damaged data."""
-    number = reading.uid.removeprefix(f"{ROOT}.")
+    number, precision = reading.uid.removeprefix(f"{ROOT}."), _precision(codestream)
     if number in ("4.50", "4.51", "4.57", "4.70"):
         colour = {"colorspace": "YCBCR", "outcolorspace": "YCBCR"} if reading.shape[2] == 3 else {}
-        return reading.coded(imagecodecs.jpeg8_decode(codestream, **colour))
+        return reading.coded(imagecodecs.jpeg8_decode(codestream, **colour), precision)
     if number in ("4.80", "4.81"):
-        return reading.coded(imagecodecs.jpegls_decode(codestream))
-    if number in ("4.90", "4.91", "4.201", "4.202", "4.203"):
-        return reading.coded(imagecodecs.jpeg2k_decode(codestream))
+        return reading.coded(imagecodecs.jpegls_decode(codestream), precision)
+    if number in ("4.90", "4.91"):
+        return reading.coded(imagecodecs.jpeg2k_decode(codestream), precision)
+    if number in ("4.201", "4.202", "4.203"):
+        return _openjph(reading, codestream)
     if number in ("4.110", "4.112"):
-        return reading.coded(imagecodecs.jpegxl_decode(codestream))
+        decoded = imagecodecs.jpegxl_decode(codestream)
+        return reading.coded(decoded, 8 * decoded.itemsize)
     return independent(reading, codestream)
+
+
+def _openjph(reading: Reading, codestream: bytes) -> NDArray[np.int64]:
+    interleaved = {"planar": False} if reading.shape[2] > 1 else {}
+    return reading.coded(imagecodecs.htj2k_decode(codestream, **interleaved), _precision(codestream))
+
+
+def _precision(codestream: bytes) -> int:
+    """Return the bits per sample that SOF (T.81 B.2.2) or SIZ (T.800 A.5.1) says; 0 for what has neither."""
+    if codestream[:4] == b"\xff\x4f\xff\x51":
+        return (codestream[42] & 0x7F) + 1
+    at = 2
+    while codestream[:2] == b"\xff\xd8" and at + 5 <= len(codestream):
+        if codestream[at + 1] in (0xC0, 0xC1, 0xC2, 0xC3, 0xF7):
+            return codestream[at + 4]
+        at += 1 if codestream[at + 1] == 0xFF else 2 + int.from_bytes(codestream[at + 2 : at + 4])
+    return 0
 
 
 def _jpeg(reading: Reading, codestream: bytes) -> NDArray[np.int64]:
@@ -207,12 +229,8 @@ def _rle(reading: Reading, codestream: bytes) -> NDArray[np.int64]:
     rows, columns, count = reading.shape
     bits = max(8, reading.allocated)  # cells of one bit are bytes
     data = bytes(_rle_decode_frame(codestream, rows, columns, count, bits, ">"))
-    cells = np.frombuffer(data, f">u{bits // 8}").reshape(count, rows, columns)
+    cells = np.frombuffer(data, f"<u{bits // 8}").reshape(count, rows, columns)
     return reading.values(np.moveaxis(cells, 0, -1).astype(np.uint64))
-
-
-def _container(codestream: bytes, sof: bytes) -> str:
-    return "<u2" if codestream[codestream.index(b"\xff" + sof) + 4] > 8 else "u1"
 
 
 def _jxl_oxide(reading: Reading, codestream: bytes) -> NDArray[np.int64]:
@@ -230,7 +248,8 @@ def _jxl_oxide(reading: Reading, codestream: bytes) -> NDArray[np.int64]:
     if (height, width, channels) != reading.shape:
         raise Unread(f"decoded as {height}x{width}x{channels}")
     highest = np.iinfo(out.dtype).max
-    return reading.coded(((out.astype(np.int64) * ((1 << bits) - 1) * 2 + highest) // (2 * highest)).astype(out.dtype))
+    samples = (out.astype(np.int64) * ((1 << bits) - 1) * 2 + highest) // (2 * highest)
+    return reading.coded(samples.astype(out.dtype), bits)
 
 
 # Elements.
@@ -240,7 +259,7 @@ def elements_apart(source: Dataset, output: Dataset) -> list[str]:
     """Return which elements are new, lost or changed, besides those that describe pixels and private ones of VR UN."""
     apart = []
     for tag in sorted({*source.keys(), *output.keys()}):
-        if tag in MAY_CHANGE or tag.element == 0 or tag.group % 2 or 0x6000 <= tag.group <= 0x60FF:
+        if tag in MAY_CHANGE or tag.element == 0 or tag.group % 2 or tag.group == 0xFFFE or 0x6000 <= tag.group <= 0x60FF:
             continue
         if tag not in source or tag not in output:
             apart.append(f"{tag} is {'new' if tag not in source else 'lost'}")
@@ -255,12 +274,24 @@ def _values(source: Dataset, output: Dataset, tag: BaseTag) -> bool:
     bytewise = source.original_encoding == (False, True) and all(isinstance(each, RawDataElement) for each in raw)
     if bytewise:
         return (raw[0].value or b"") != (raw[1].value or b"")
-    if {str(raw[0].VR), str(raw[1].VR)} & {"OB", "OW", "UN", "OF", "OD", "OL", "OV"}:
-        return False  # swapped, or not, as the VR of each says
     try:
-        return bool(source[tag].value != output[tag].value)
+        return _converted(source[tag], output[tag])
     except Exception:  # noqa: BLE001 - what cannot be converted
         return False
+
+
+def _converted(old: DataElement, new: DataElement) -> bool:
+    """Whether pydicom reads other values; what is swapped, or not, as the VR says, counts by its length."""
+    if {str(old.VR), str(new.VR)} & {"OB", "OW", "UN", "OF", "OD", "OL", "OV"}:
+        return len(old.value or b"") != len(new.value or b"")
+    if old.VR != "SQ" or new.VR != "SQ":
+        return bool(old.value != new.value)
+    if len(old.value) != len(new.value):
+        return True
+    return any(
+        a.keys() != b.keys() or any(_converted(a[tag], b[tag]) for tag in a.keys())  # noqa: SIM118 - Dataset's
+        for a, b in zip(old.value, new.value, strict=True)
+    )
 
 
 # The verdict.
