@@ -263,6 +263,10 @@ def _checked(codestream: bytes, family: Family, fmt: FrameFormat) -> StreamInfo:
         raise DecodeFailed(
             f"the codestream has {info.precision} bits per sample; Bits Allocated is {fmt.bits_allocated}"
         )
+    if info.signed not in (None, fmt.signed) and info.precision < fmt.bits_stored:
+        raise DecodeFailed(
+            f"the codestream has {info.precision} bits and another sign; Bits Stored is {fmt.bits_stored}"
+        )
     if info.ends_properly is False:
         raise DecodeFailed("the codestream is cut off, or something other than padding follows it")
     if family in ("jpeg", "jpeg-lossless") and fmt.photometric == "RGB" and (info.jfif or info.adobe_transform == 1):

@@ -114,16 +114,16 @@ def trailer(source: DicomFile) -> Iterator[bytes]:
 
 
 def _check_trailer(source: DicomFile) -> None:
-    again = source.described_again()
-    if again is not None:
-        # Readers that take the last of two would see other pixels than those that are encoded.
-        raise SourceError(f"{name(again)} comes behind Pixel Data (PS3.5 7.1)", code="corrupt-header")
     if (source.implicit or source.big_endian) and source.trailer_bytes > MAX_TRAILER_BYTES:
         raise SourceError(
             f"{source.trailer_bytes} bytes follow Pixel Data, and only {MAX_TRAILER_BYTES} can be transcribed to "
             "Explicit VR Little Endian",
             code="too-large",
         )
+    again = source.described_again()
+    if again is not None:
+        # Readers that take the last of two would see other pixels than those that are encoded.
+        raise SourceError(f"{name(again)} comes behind Pixel Data (PS3.5 7.1)", code="corrupt-header")
 
 
 def spliced(head: bytes, elements: list[Element], origin: int, patches: Mapping[int, bytes]) -> bytes:
@@ -190,8 +190,8 @@ def _prefix(source: DicomFile, sop_instance_uid: str, syntax: str) -> bytes:
     patches = {TRANSFER_SYNTAX: _uid(TRANSFER_SYNTAX, syntax)}
     if sop_instance_uid:
         patches[MEDIA_SOP_INSTANCE] = _uid(MEDIA_SOP_INSTANCE, sop_instance_uid)
-    start = source.meta[0].start if source.meta else 0
-    preamble = source.prefix[:132] if start == 132 else b"\0" * 128 + b"DICM"
+    start = 132 if source.prefix[128:132] == b"DICM" else 0
+    preamble = source.prefix[:132] if start else b"\0" * 128 + b"DICM"
     if source.meta and not all(element.vr for element in source.meta):
         raise SourceError("the File Meta Information is not encoded with explicit VRs", code="corrupt-header")
     if not source.meta:

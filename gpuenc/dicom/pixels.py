@@ -31,6 +31,9 @@ IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED = syntaxes.NATIVE_UIDS
 COMPRESSED_UIDS = frozenset(uid for uid, syntax in syntaxes.BY_UID.items() if syntax.encapsulated)
 # Codestreams that end with the marker FFD9 (EOI of T.81 and T.87, EOC of T.800).
 _END_MARKED = frozenset(("jpeg", "jpeg-lossless", "jpeg-ls", "jpeg2000", "htj2k"))
+# A JPEG XL codestream, or its container, begins like this (18181-1, 18181-2). Nothing tells where the former ends, so
+# that a decoder leaves a second one out without a word.
+_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 # A codestream larger than this many times its frame, and this much more, is not one. A frame counts a byte for each
 # sample at least: that is what codecs make of 1-bit cells.
 _MAX_EXPANSION, _MAX_EXTRA_BYTES = 4, 1 << 20
@@ -174,9 +177,10 @@ class PixelSource:
             raise SourceError(
                 f"Pixel Data has {have} bytes, as without the subsampling that YBR_FULL_422 means", code="wrong-length"
             )
-        if whole and have - need - (need & 1) >= fmt.frame_bytes:
+        stated = self._pixels.end - self._pixels.value
+        if whole and stated - need - (need & 1) >= fmt.frame_bytes:
             raise SourceError(
-                f"Pixel Data holds {have * 8 // fmt.frame_bits} frames where Number of Frames says "
+                f"Pixel Data holds {stated * 8 // fmt.frame_bits} frames where Number of Frames says "
                 f"{self.number_of_frames}",
                 code="wrong-length",
             )
@@ -256,6 +260,11 @@ class PixelSource:
                 code="wrong-length",
             )
         if stop - first > 1:
+            if syntaxes.BY_UID[self.syntax].family == "jpegxl" and any(
+                encapsulation.head_of(fragments, self._file, number, 12).startswith(_JPEG_XL)
+                for number in range(first + 1, stop)
+            ):
+                raise SourceError(f"frame {index} has more than one codestream", code="wrong-length")
             return b"".join(fragments.read(self._file, number) for number in range(first, stop))
         codestream = fragments.read(self._file, first)
         return codestream if self._lengths is None else codestream[: self._lengths[index]]

@@ -22,7 +22,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="folder for the mutants that led to findings")
-    parser.add_argument("--plant", action="append", default=[], choices=list(PLANTS), help="put this defect into gpuenc")
+    parser.add_argument(
+        "--plant", action="append", default=[], choices=list(PLANTS), help="put this defect into gpuenc"
+    )
     chosen = parser.parse_args()
     warnings.simplefilter("ignore")  # pydicom's, on the seeds
     count = chosen.count if chosen.count is not None else 1000 if chosen.seconds == float("inf") else None

@@ -161,8 +161,8 @@ class Process:
 class Lane:
     """One pair of processes, and the folder of their files."""
 
-    def __init__(self, folder: Path, planted: Iterable[str] = ()) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, planted: Iterable[str] = (), limit_s: int = LIMIT_S) -> None:
+        self.folder, self._limit_s = folder, limit_s
         self._worker = Process("tests.fuzz.worker", *planted)
         self._referee = Process("tests.fuzz.referee")
         (folder / "out").mkdir(parents=True)
@@ -179,9 +179,11 @@ class Lane:
         self.record: dict[str, Any] | None = None
         judged = ""
         try:
-            answer = self._worker.ask([str(source), str(output), options, LIMIT_S - 5], LIMIT_S)
+            answer = self._worker.ask([str(source), str(output), options, self._limit_s - 2], self._limit_s)
         except Dead as dead:
-            found.append(("hang" if "no answer" in str(dead) else "crash", str(dead)))
+            # The traceback of what takes too long can itself end the process.
+            late = "no answer" in str(dead) or "Timeout (" in str(dead)
+            found.append(("hang" if late else "crash", str(dead)))
         else:
             self.record = record = answer["record"]
             found += list(_of_process(answer))
@@ -241,7 +243,7 @@ class Lane:
         if kinds:
             return kinds[0]
         if verdict["unread"] and not verdict["same"]:
-            return "no verdict: the source is unread"
+            return f"no verdict: {verdict['unread'][:50]}"
         return f"same samples, {verdict['same']}" if lossless else "readable"
 
 
@@ -295,6 +297,8 @@ def run(
     keep: Path | None = None,
     seconds: float = float("inf"),
     until_found: bool = False,
+    limit_s: int = LIMIT_S,
+    where: str = "",
     tell: Callable[[Finding], None] | None = None,
 ) -> Tally:
     """Run mutants `indices` of the campaign `seed`.
@@ -307,6 +311,10 @@ def run(
         Folder for the mutants that led to findings.
     seconds, until_found : float, bool
         When to stop early.
+    limit_s : int
+        Seconds a file may take.
+    where : str
+        Leave out mutants whose seed's name does not have this in it.
     """
     tally, lock, begun = Tally(), threading.Lock(), time.monotonic()
     todo = iter(indices)
@@ -320,6 +328,8 @@ def run(
                 if index is None:
                     return
                 made, options = mutant(seed, index), options_of(seed, index)
+                if where not in made.source:
+                    continue
                 for kind, detail in lane.run(made, options, tally, lock):
                     finding = Finding(index, kind, detail, made, options, lane.record)
                     with lock:
@@ -334,7 +344,7 @@ def run(
             errors.append(error)
 
     with tempfile.TemporaryDirectory() as folder:
-        lanes = [Lane(Path(folder) / str(number), planted) for number in range(jobs)]
+        lanes = [Lane(Path(folder) / str(number), planted, limit_s) for number in range(jobs)]
         try:
             threads = [threading.Thread(target=work, args=(lane,)) for lane in lanes]
             for thread in threads:

@@ -202,9 +202,13 @@ def boxes(data: bytes, rng: random.Random) -> bytes:
         return b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x14ftypjp2 \0\0\0\0jp2 " + struct.pack(">I", lie) + b"jp2c" + data
     if data[4:8] != b"JXL ":
         if data[:2] == b"\xff\x0a":
-            return b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0\0\0\x14ftypjxl \0\0\0\0jxl " + struct.pack(
-                ">I", rng.choice((0, 8 + len(data), 8, 0xFFFFFFFF))
-            ) + rng.choice((b"jxlc", b"jxlp", b"xxxx")) + data
+            return (
+                b"\0\0\0\x0cJXL \r\n\x87\n"
+                + b"\0\0\0\x14ftypjxl \0\0\0\0jxl "
+                + struct.pack(">I", rng.choice((0, 8 + len(data), 8, 0xFFFFFFFF)))
+                + rng.choice((b"jxlc", b"jxlp", b"xxxx"))
+                + data
+            )
         return byte(data, rng)
     starts, at = [], 0
     while at + 8 <= len(data):

@@ -146,7 +146,9 @@ def nest(file: File, rng: random.Random) -> None:
     deep = len(node.value) == 1 and node.tag == 0x00081140
     for _ in range(1 if deep else rng.choice((1, 1, 2, 5, 47, 48, 60, 90))):
         item = Node(ITEM, None, [node], rng.random() < 0.5)
-        node = Node(0x00081140, b"" if file.implicit else rng.choice((b"SQ", b"SQ", b"UN")), [item], rng.random() < 0.5)
+        # UN of a big-endian data set keeps its bytes, which are then read in another order.
+        vr = b"" if file.implicit else b"SQ" if file.big else rng.choice((b"SQ", b"SQ", b"UN"))
+        node = Node(0x00081140, vr, [item], rng.random() < 0.5)
     node.tag = rng.choice((0x00081140, 0x00880200, 0x00091010))
     file.put(node)
 
@@ -160,8 +162,8 @@ def group_length(file: File, rng: random.Random) -> None:
 def private(file: File, rng: random.Random) -> None:
     tag = rng.choice((0x0009, 0x0029, 0x7FE1, 0x0001, 0x6001)) << 16 | rng.choice((0x10, 0x1001, 0x0102))
     vr = b"" if file.implicit else rng.choice((b"LO", b"UN", b"OB", b"SQ", b"US"))
-    content = rng.choice((b"", b"VENDOR", rng.randbytes(20), b"\xfe\xff\xdd\xe0\0\0\0\0", b"\xfe\xff\0\xe0\xff\xff\xff\xff"))
-    file.put(Node(tag, vr, content))
+    delimiters = b"\xfe\xff\xdd\xe0\0\0\0\0", b"\xfe\xff\0\xe0\xff\xff\xff\xff"
+    file.put(Node(tag, vr, rng.choice((b"", b"VENDOR", rng.randbytes(20), *delimiters))))
 
 
 # File Meta Information.
@@ -175,13 +177,17 @@ def syntax(file: File, rng: random.Random) -> None:
 
 
 def preamble(file: File, rng: random.Random) -> None:
-    file.start = rng.choice((b"", b"\0" * 128, rng.randbytes(128) + b"DICM", b"\0" * 128 + b"DICX", b"DICM", b"II*\0" * 33))
+    file.start = rng.choice(
+        (b"", b"\0" * 128, rng.randbytes(128) + b"DICM", b"\0" * 128 + b"DICX", b"DICM", b"II*\0" * 33)
+    )
+    if rng.random() < 0.3:
+        file.meta = []
 
 
 def meta(file: File, rng: random.Random) -> None:
     if not file.meta:
         return
-    node, what = rng.choice(file.meta), rng.randrange(5)
+    node, what = rng.choice(file.meta), rng.randrange(6)
     if what == 0:
         file.meta.remove(node)
     elif what == 1:
@@ -190,6 +196,9 @@ def meta(file: File, rng: random.Random) -> None:
         node.vr = rng.choice(VRS)
     elif what == 3:
         rng.shuffle(file.meta)
+    elif what == 4:
+        text = rng.choice(SYNTAXES).encode()
+        file.meta.append(Node(0x00020010, b"UI", text + b"\0" * (len(text) % 2)))
     else:
         node.value = b"" if rng.random() < 0.3 else rng.randbytes(rng.choice((1, 4, 30)))
 
@@ -258,7 +267,8 @@ def palette(file: File, rng: random.Random) -> None:
     elif what == 1:
         node.value = rng.randbytes(len(node.value))
     else:
-        node.value = pack("<HHH", rng.choice((0, 1, 255, 256, 65535)), rng.choice((0, 1, 65535)), rng.choice((8, 16, 9)))
+        entries, first, bits = rng.choice((0, 1, 255, 256, 65535)), rng.choice((0, 1, 65535)), rng.choice((8, 16, 9))
+        node.value = pack("<HHH", entries, first, bits)
 
 
 # Pixel Data.
@@ -270,7 +280,7 @@ def pixel_element(file: File, rng: random.Random) -> None:
         return
     what = rng.randrange(6)
     if what == 0:
-        node.vr = rng.choice((b"OB", b"OW", b"UN", b"OF", b"SQ")) if node.vr else node.vr
+        node.vr = rng.choice((b"OB", b"OW", b"UN", b"OF", b"SQ", b"US", b"ZZ")) if node.vr else node.vr
     elif what == 1:
         node.tag = rng.choice((0x7FE00008, 0x7FE00009, 0x7FE00011, 0x7FE00010))
     elif what == 2:
@@ -434,7 +444,9 @@ def encoded_element(tag: int, vr: bytes, content: bytes) -> bytes:
     return head + (b"\0\0" + pack("<I", len(content)) if vr in (b"OB", b"OW") else pack("<H", len(content))) + content
 
 
-STRUCTURE = (length, vr, tag, swap, move, duplicate, delete, empty, value, undefined, delimiter, nest, group_length, private)
+STRUCTURE = (
+    length, vr, tag, swap, move, duplicate, delete, empty, value, undefined, delimiter, nest, group_length, private,
+)  # fmt: skip
 META = (syntax, preamble, meta)
 DESCRIPTION = (attribute, attribute, near, near, frames, colour, turned, overlay, palette)
 PIXEL_DATA = (pixel_element, offset_table, extended_table, fragments, fragments)

@@ -37,6 +37,8 @@ OPENJPEG_HT_BITS = 28
 MAY_CHANGE = {
     0x00080001, 0x00280004, 0x00280006, 0x00280102, 0x00282110, 0x7FE00001, 0x7FE00002, 0x7FE00003, 0x7FE00010,
 }  # fmt: skip
+# Overlays, which move where they were embedded; delimiters.
+OTHER_GROUPS = {*range(0x6000, 0x6100), 0xFFFE}
 
 
 class Unread(Exception):
@@ -62,7 +64,7 @@ class Reading:
         self.shape = (int(ds.Rows), int(ds.Columns), int(ds.SamplesPerPixel))
         self.allocated, self.stored = int(ds.BitsAllocated), int(ds.BitsStored)
         high = ds.get("HighBit")
-        self.high = self.stored - 1 if high is None or int(high) < 0 else int(high)
+        self.high = self.stored - 1 if high in (None, "") or int(high) < 0 else int(high)
         self.signed = bool(ds.PixelRepresentation)
         self.colour = str(ds.PhotometricInterpretation)
         if 0 in self.shape or self.frames < 1:
@@ -259,7 +261,7 @@ def elements_apart(source: Dataset, output: Dataset) -> list[str]:
     """Return which elements are new, lost or changed, besides those that describe pixels and private ones of VR UN."""
     apart = []
     for tag in sorted({*source.keys(), *output.keys()}):
-        if tag in MAY_CHANGE or tag.element == 0 or tag.group % 2 or tag.group == 0xFFFE or 0x6000 <= tag.group <= 0x60FF:
+        if tag in MAY_CHANGE or tag.element == 0 or tag.group % 2 or tag.group in OTHER_GROUPS:
             continue
         if tag not in source or tag not in output:
             apart.append(f"{tag} is {'new' if tag not in source else 'lost'}")
@@ -337,8 +339,10 @@ def verdict(source: str, output: str) -> dict[str, object]:
             answer["apart"] = "the JPEG codestreams differ"
         else:
             same = want.shape == after.shape and bool((want == after).all())
-            answer["apart"] = f"shapes {want.shape} and {after.shape}" if want.shape != after.shape else (
-                f"{int((want != after).sum())} of {want.size} samples differ"
+            answer["apart"] = (
+                f"shapes {want.shape} and {after.shape}"
+                if want.shape != after.shape
+                else (f"{int((want != after).sum())} of {want.size} samples differ")
             )
         if same:
             answer["same"], answer["apart"] = name, ""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ROOT = "1.2.840.10008.1.2"
 MAX_FILE_BYTES, MAX_PIXELS = 60_000, 300_000
+_SIGNED = (made.Element(0x00280103, "US", 1),)
 ALIKE = ("SC_rgb_dcmtk_ebc", "chr", "IM0000")  # of these one is enough
 
 
@@ -37,9 +38,7 @@ def _jls(samples: NDArray[np.generic], **options: object) -> bytes:
 
 def _sof3(samples: NDArray[np.generic], predictor: int = 1, **_: object) -> bytes:
     return bytes(
-        imagecodecs.jpeg8_encode(
-            samples, lossless=True, predictor=predictor, bitspersample=samples.dtype.itemsize * 8
-        )
+        imagecodecs.jpeg8_encode(samples, lossless=True, predictor=predictor, bitspersample=samples.dtype.itemsize * 8)
     )
 
 
@@ -137,6 +136,10 @@ def _compressed() -> dict[str, bytes]:
         if syntax not in (*_UNSIGNED_ONLY, ".4.57", ".4.70", ".4.80", ".4.81", ".4.110"):
             signed = smooth((2, 7, 9), "i2", 16)
             found[f"coded {syntax} signed"] = _coded(syntax, signed, 16, "empty", 1)
+    # CharLS knows no sign: two's complement in as many bits as are stored.
+    signed = smooth((2, 7, 9), "i2", 12)
+    image = _coded(".4.80", signed.view("u2") & 0xFFF, 12, "empty", 1, elements=_SIGNED)
+    found["coded .4.80 signed"] = image
     return found
 
 

@@ -94,7 +94,7 @@ def main() -> None:
         logger.propagate = False
         logger.setLevel(logging.DEBUG if name == "gpuenc" else logging.WARNING)
     for name in sys.argv[1:]:
-        plants.PLANTS[name]()
+        plants.PLANTS[name][0]()
     for line in sys.stdin:
         source, output, options, seconds = json.loads(line)
         faulthandler.dump_traceback_later(seconds)
