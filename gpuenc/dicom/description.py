@@ -40,7 +40,8 @@ _CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")
 # (0028,0008) Number of Frames, (60xx,0015) Number of Frames in Overlay.
 _FRAME_COUNTS = frozenset((NUMBER_OF_FRAMES, *range(0x60000015, 0x60200015, 0x20000)))
 _NUMBER_BYTES = {b"": 2, b"UN": 2, b"US": 2, b"SS": 2, b"UL": 4, b"SL": 4}
-_BINARY_VRS = frozenset(b"AT FD FL OB OD OF OL OV OW SL SQ SS SV UL US UV".split())
+# Of those that pydicom, too, reads as text.
+_TEXT_VRS = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT UN".split()) | {b""}
 _TEXT_NUMBERS = frozenset((b"IS", b"DS", b"LO", b"SH"))
 
 
@@ -107,7 +108,7 @@ class RawAttributes:
     def text(self, tag: int) -> str | None:
         """Return an element's text without padding; None where it is absent or empty."""
         element = self.elements.get(tag)
-        value = None if element is None or element.vr in _BINARY_VRS else self.value(tag)
+        value = None if element is None or element.vr not in _TEXT_VRS else self.value(tag)
         # One character for each byte: the character set matters to nobody here, and `with_text` goes the same way back.
         return None if value is None else value.decode("latin-1").strip(" \0") or None
 

@@ -20,7 +20,7 @@ from pydicom.uid import UID
 
 from gpuenc import syntaxes
 from gpuenc.dicom import description
-from gpuenc.dicom.elements import PIXEL_DATA, Element, Window, name, walk
+from gpuenc.dicom.elements import ITEM, ITEM_END, PIXEL_DATA, SEQUENCE_END, Element, Window, name, walk
 from gpuenc.dicom.memory import DatasetSource, frames_of
 from gpuenc.dicom.pixels import (
     COMPRESSED_UIDS,
@@ -49,6 +49,7 @@ MAX_HEADER_BYTES = 256 << 20
 # What a Deflated file may inflate to: 4 GiB of Pixel Data, which is the most a length field can say, and its header.
 MAX_INFLATED_BYTES = (4 << 30) + MAX_HEADER_BYTES
 _COPY_BYTES = 1 << 20
+_MOST_DELIMITERS = 64
 # Those that PS3.5 8.2 allows, and that of writers who do not know the element.
 _PIXEL_VRS = frozenset((b"OB", b"OW", b"UN"))
 # MPEG-2, MPEG-4 AVC/H.264 and HEVC/H.265, with their fragmentable twins (PS3.5 8.2.5 to 8.2.13).
@@ -157,19 +158,26 @@ class DicomFile(PixelSource):
         What is no element there, such as the zeros that files are filled up with, is not looked at.
         """
         at = self._fragments.end if self.compressed else self._pixels.end
-        try:
-            _, found, _ = walk(
-                Window(self._file, self._size),
-                at,
-                self._size,
-                implicit=self.implicit,
-                big_endian=self.big_endian,
-                last=_ends_trailer,
-                last_from=0,
-            )
-        except SourceError:
-            return None
-        return found.tag if found is not None and found.tag else None
+        window, big_endian = Window(self._file, self._size), self.big_endian
+        for _ in range(_MOST_DELIMITERS):
+            try:
+                _, found, _ = walk(
+                    window,
+                    at,
+                    self._size,
+                    implicit=self.implicit,
+                    big_endian=big_endian,
+                    last=_ends_trailer,
+                    last_from=0,
+                )
+            except SourceError:
+                return None
+            if found is None or not found.tag:
+                return None
+            if found.tag not in (ITEM, ITEM_END, SEQUENCE_END):
+                return found.tag
+            at = found.value  # delimiters too many, which other readers pass over here
+        return ITEM
 
     def _open(self) -> None:
         self._size = os.fstat(self._raw.fileno()).st_size
@@ -299,8 +307,8 @@ def _not_meta(tag: int) -> bool:
 
 
 def _ends_trailer(tag: int) -> bool:
-    """Whether a tag has to precede Pixel Data, or is that of zeros."""
-    return tag == 0 or (tag <= PIXEL_DATA and not tag >> 16 & 1 and tag & 0xFFFF != 0)
+    """Whether a tag has to precede Pixel Data, delimits something, or is that of zeros."""
+    return tag in (0, ITEM, ITEM_END, SEQUENCE_END) or (tag <= PIXEL_DATA and not tag >> 16 & 1 and tag & 0xFFFF != 0)
 
 
 def _plausible(elements: list[Element]) -> bool:

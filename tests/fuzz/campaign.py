@@ -85,10 +85,7 @@ class Tally:
 def options_of(seed: int, index: int) -> dict[str, Any]:
     """Return what is asked of `gpuenc transcode` for this mutant; targets take turns."""
     rng = random.Random(f"{seed}:{index}:options")
-    if rng.random() < 0.12:
-        options = dict(rng.choice(LOSSY))
-    else:
-        options = {"to": LOSSLESS[index % len(LOSSLESS)]}
+    options = dict(rng.choice(LOSSY)) if rng.random() < 0.12 else {"to": LOSSLESS[index % len(LOSSLESS)]}
     if rng.random() < 0.4:
         options["keep_lossy"] = False
     if rng.random() < 0.2:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOST_MUTATIONS = 5
-VRS = [vr.encode() for vr in "AE AS AT CS DA DS DT FD FL IS LO LT OB OF OW PN SH SL SQ SS ST TM UI UL UN US UT".split()]
+VRS = (
+    b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"OB", b"OF", b"OW", b"PN",
+    b"SH", b"SL", b"SQ", b"SS", b"ST", b"TM", b"UI", b"UL", b"UN", b"US", b"UT",
+)  # fmt: skip
 SYNTAXES = (IMPLICIT, EXPLICIT, BIG, DEFLATED, *(seeds.ROOT + suffix for suffix in seeds.CODECS), "1.2.3", "")
 LENGTHS = (0, 1, 2, 3, 7, 255, 65534, 65535, 65536, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
 TAGS = (
