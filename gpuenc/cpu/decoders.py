@@ -269,6 +269,8 @@ def _checked(codestream: bytes, family: Family, fmt: FrameFormat) -> StreamInfo:
         )
     if info.ends_properly is False:
         raise DecodeFailed("the codestream is cut off, or something other than padding follows it")
+    if family == "jpeg-lossless" and info.sof != 3:
+        raise DecodeFailed(f"the codestream has SOF{info.sof}, and is not lossless as its transfer syntax says")
     if family in ("jpeg", "jpeg-lossless") and fmt.photometric == "RGB" and (info.jfif or info.adobe_transform == 1):
         # Its readers would show YCbCr; a copy of its samples under the attribute's name would show other colours.
         raise DecodeFailed("the JPEG's markers say YCbCr, and Photometric Interpretation says RGB")

@@ -259,6 +259,7 @@ class PixelSource:
                 f"frame {index} has {size} bytes, far too few for its {fmt.frame_bytes} without compression",
                 code="wrong-length",
             )
+        lengths = self._lengths
         if stop - first > 1:
             if syntaxes.BY_UID[self.syntax].family == "jpegxl" and any(
                 encapsulation.head_of(fragments, self._file, number, 12).startswith(_JPEG_XL)
@@ -267,4 +268,4 @@ class PixelSource:
                 raise SourceError(f"frame {index} has more than one codestream", code="wrong-length")
             return b"".join(fragments.read(self._file, number) for number in range(first, stop))
         codestream = fragments.read(self._file, first)
-        return codestream if self._lengths is None else codestream[: self._lengths[index]]
+        return codestream if lengths is None else codestream[: lengths[index]]

@@ -575,3 +575,13 @@ def test_fewer_bits_of_another_sign_have_no_meaning():
     codestream[42] = 0x80
     with pytest.raises(DecodeFailed, match="another sign"):
         decode(uid, bytes(codestream), fmt)
+
+
+@pytest.mark.parametrize("syntax", [".4.57", ".4.70"])
+def test_dct_is_not_taken_for_lossless(syntax):
+    """What was lossy would pass for lossless from then on: found by tests.fuzz."""
+    codestream = bytes(imagecodecs.jpeg8_encode(smooth(8, 8, 8).astype(np.uint8)))
+    fmt = FrameFormat(8, 8, 1, 8, 8, False, "MONOCHROME2")
+    assert decode("1.2.840.10008.1.2.4.50", codestream, fmt).shape == (8, 8)
+    with pytest.raises(DecodeFailed, match="SOF0"):
+        decode("1.2.840.10008.1.2" + syntax, codestream, fmt)

@@ -543,3 +543,13 @@ def test_a_frame_of_two_jpeg_xl_codestreams_is_none(opened, begin):
     assert code_of(opened, two) == "wrong-length"
     one = made.compressed([[b"\xff\x0aab", b"cd"], [b"\xff\x0aef"]], syntax=syntax)
     assert [frame.pixels.codestream for frame in opened(one).frames()] == [b"\xff\x0aabcd", b"\xff\x0aef"]
+
+
+def test_an_extended_offset_table_of_one_frame_is_looked_at(opened):
+    """With one frame there is no need of it, but other readers go by it: to the first fragment alone."""
+    value, table = made.encapsulated([[b"\xff\xd8ab"], [b"cd\xff\xd9"]], "extended")
+    image = replace(made.compressed([[b"ab"]]), pixels=value)
+    assert opened(image).frame(0).pixels.codestream == b"\xff\xd8abcd\xff\xd9"
+    assert code_of(opened, made.compressed([[b"ab"]], elements=table), None) == "wrong-length"
+    data = replace(image, elements=table).file()
+    assert code_of(opened, None, data) == "wrong-length"
