@@ -274,7 +274,8 @@ def _values(source: Dataset, output: Dataset, tag: BaseTag) -> bool:
     """Whether the values of an element differ: bytes, where both files are Explicit VR Little Endian."""
     raw = source.get_item(tag), output.get_item(tag)
     bytewise = source.original_encoding == (False, True) and all(isinstance(each, RawDataElement) for each in raw)
-    if bytewise:
+    # Implicit data sets under another transfer syntax pass for explicit ones.
+    if bytewise and not any(each.is_implicit_VR for each in raw):
         return (raw[0].value or b"") != (raw[1].value or b"")
     try:
         return _converted(source[tag], output[tag])
