@@ -196,9 +196,10 @@ class PixelSource:
             raise SourceError(
                 f"Pixel Data has {have} bytes, as without the subsampling that YBR_FULL_422 means", code="wrong-length"
             )
-        if whole and have - need - (need & 1) >= fmt.frame_bytes:
+        stated = self._pixels.end - self._pixels.value
+        if whole and stated - need - (need & 1) >= fmt.frame_bytes:
             raise SourceError(
-                f"Pixel Data holds {have * 8 // fmt.frame_bits} frames where Number of Frames says "
+                f"Pixel Data holds {stated * 8 // fmt.frame_bits} frames where Number of Frames says "
                 f"{self.number_of_frames}",
                 code="wrong-length",
             )
@@ -241,17 +242,15 @@ class PixelSource:
         def begins_frame(index: int) -> bool:
             return encapsulation.begins_with_marker(encapsulation.head_of(fragments, self._file, index))
 
-        def begins_jpegxl(index: int) -> bool:
-            head = encapsulation.head_of(fragments, self._file, index, jpegxl.HEADER_BYTES)
-            return jpegxl.begins(head, self.format.rows, self.format.columns)
-
-        if family == "jpegxl" and self.number_of_frames == 1:
-            return encapsulation.frame_spans(fragments, 1, ends_frame=lambda index: True, begins_frame=begins_jpegxl)
         if family not in _END_MARKED:
             return encapsulation.frame_spans(fragments, self.number_of_frames, ends_frame=None)
         return encapsulation.frame_spans(
             fragments, self.number_of_frames, ends_frame=ends_frame, begins_frame=begins_frame
         )
+
+    def _begins_jpegxl(self, fragment: int) -> bool:
+        head = encapsulation.head_of(self._fragments, self._file, fragment, jpegxl.HEADER_BYTES)
+        return jpegxl.begins(head, self.format.rows, self.format.columns)
 
     @cached_property
     def _lengths(self) -> list[int] | None:
@@ -283,7 +282,12 @@ class PixelSource:
                 f"frame {index} has {size} bytes, far too few for its {fmt.frame_bytes} without compression",
                 code="wrong-length",
             )
+        lengths = self._lengths
         if stop - first > 1:
+            if syntaxes.BY_UID[self.syntax].family == "jpegxl" and any(
+                self._begins_jpegxl(number) for number in range(first + 1, stop)
+            ):
+                raise SourceError(f"frame {index} has more than one codestream", code="wrong-length")
             return b"".join(fragments.read(self._file, number) for number in range(first, stop))
         codestream = fragments.read(self._file, first)
-        return codestream if self._lengths is None else codestream[: self._lengths[index]]
+        return codestream if lengths is None else codestream[: lengths[index]]
