@@ -35,8 +35,6 @@ from gpuenc.syntaxes import keeps_jpeg
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from gpuenc.coding import Coding
     from gpuenc.frames import FrameFormat
     from gpuenc.plugins import BatchEncoder, Plugin
@@ -48,7 +46,14 @@ logging.getLogger("gpuenc").addHandler(logging.NullHandler())
 
 # The frame's own fault, whichever plug-in noticed: another one would have to cut or guess.
 FINAL_CODES = frozenset(
-    {InvalidPixels.code, FormatNotAllowed.code, ValuesOutsideBitsStored.code, DecodeFailed.code, "truncated"}
+    {
+        InvalidPixels.code,
+        FormatNotAllowed.code,
+        ValuesOutsideBitsStored.code,
+        DecodeFailed.code,
+        "truncated",
+        "other-device",
+    }
 )
 DEFAULT_MEMORY_BYTES = 512 << 20
 # For batches that no plug-in will encode, because none can be opened.
@@ -327,7 +332,7 @@ def _broken(plugin: Plugin, frames: Sequence[Frame], reason: str) -> list[Encode
     return [Failure(frame.ref, "plugin-error", plugin.label, reason) for frame in frames]
 
 
-def _stays_coded(pixels: NDArray[np.uint8] | Coded, target: Target) -> bool:
+def _stays_coded(pixels: object, target: Target) -> bool:
     """Whether these are a JPEG codestream that is itself re-compressed, or restored (PS3.5 A.4.12)."""
     return isinstance(pixels, Coded) and keeps_jpeg(pixels.syntax, target.syntax)
 
@@ -347,7 +352,7 @@ def _compare(codestream: bytes, frame: Frame, target: Target, wanted: Coding) ->
         if decoders.jpeg_of(packed) != jpeg:
             raise EncodeFailed("the JPEG codestream does not come back bit for bit", code="verify-mismatch")
         return
-    expected = samples.prepare(frame.pixels, frame.format, wanted, bit_offset=frame.bit_offset)
+    expected = samples.prepare(frame.host_cells(), frame.format, wanted, bit_offset=frame.bit_offset)
     back = decoders.decode_samples(codestream, target.syntax, wanted)
     if back.shape != expected.shape or back.dtype != expected.dtype or not np.array_equal(back, expected):
         differ = samples.count_differing(back, expected) if back.shape == expected.shape else expected.size

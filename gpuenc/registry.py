@@ -50,7 +50,13 @@ def get_encoder(uid: str) -> Encoder:
 
 
 def chain(
-    syntax: Syntax, label: str = "", options: Mapping[str, Any] | None = None, device: str | int = "auto"
+    syntax: Syntax,
+    label: str = "",
+    options: Mapping[str, Any] | None = None,
+    device: str | int = "auto",
+    *,
+    device_memory_bytes: int | None = None,
+    near: int | None = None,
 ) -> list[Plugin]:
     """Return the plug-ins for `syntax`, in order, ready for `engine.encode_frames`.
 
@@ -64,7 +70,7 @@ def chain(
     if not syntax.encapsulated and device not in ("auto", "cpu"):
         raise DeviceUnavailable(f"'{syntax.name}' needs no encoder, on a GPU or elsewhere")
     if syntax.encapsulated:
-        return get_encoder(syntax.uid).chain(label, options, device)
+        return get_encoder(syntax.uid).chain(label, options, device, device_memory_bytes=device_memory_bytes, near=near)
     path = plugins.IMAGECODECS
     return [plugins.Plugin("native", import_module(path.module).BatchEncoder)]
 

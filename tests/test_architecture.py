@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = {"errors", "frames", "syntaxes", "targets", "coding", "codestream"}
 PLUGINS = DATA | {"plugins"}
 ENGINE = PLUGINS | {"batching", "cpu"}
-ENCODER = ENGINE | {"engine", "dicom"}
+ENCODER = ENGINE | {"devices", "engine", "dicom"}
 FRONT = ENCODER | {"encoder", "registry"}
 MAY_USE = {
     "errors": set(),
@@ -28,10 +28,11 @@ MAY_USE = {
     "codestream": DATA,
     "batching": DATA,
     "plugins": DATA,
+    "devices": PLUGINS,
     "cpu": PLUGINS,
     "cuda": PLUGINS | {"cpu"},  # what the device refuses is prepared, and what it made is decoded, on the CPU
     "engine": ENGINE,
-    "dicom": PLUGINS | {"cpu"},
+    "dicom": PLUGINS | {"cpu", "cuda", "devices"},  # arrays on a device are frames too
     "encoder": ENCODER,
     "registry": ENCODER | {"encoder"},
     "datasets": FRONT,

@@ -17,6 +17,7 @@ from tests.cuda import fake_nvimgcodec as fake
 def clean(monkeypatch):
     """No answer and no lost device is left from or for other tests."""
     monkeypatch.setattr(probe, "_ANSWERS", {})
+    monkeypatch.setattr(probe, "_counted", None)
     monkeypatch.setattr(health, "_LOST", {})
     monkeypatch.setattr(probe, "_cuda_was_used", False)
     monkeypatch.delenv(memory.DEVICE_MEMORY, raising=False)
@@ -30,9 +31,11 @@ def pretend(patch, script):
     patch.setitem(sys.modules, "nvidia", parent)
     patch.setitem(sys.modules, "nvidia.nvimgcodec", fake.module(script))
     patch.setattr(probe, "_ANSWERS", {})
+    patch.setattr(probe, "_counted", None)
     patch.setattr(health, "_LOST", {})
     patch.setattr(probe, "_driver_version", lambda: 13000)
     patch.setattr(probe, "_initialise", lambda device: "")
+    patch.setattr(probe, "_count", lambda: 1)
     patch.setattr(probe, "_version", lambda name: "0.9.0.20" if name.endswith("cu13") else "")
     patch.setattr(memory, "free_device_bytes", lambda device: 4 << 30)
 
