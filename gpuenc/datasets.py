@@ -27,11 +27,13 @@ from gpuenc.frames import Failure
 from gpuenc.registry import chain
 from gpuenc.syntaxes import BY_UID, find, keeps_jpeg
 from gpuenc.targets import from_options
+from gpuenc.verification import verify_of
 
 if TYPE_CHECKING:
     from gpuenc.dicom.attributes import Changes
     from gpuenc.frames import FrameFormat
     from gpuenc.syntaxes import Syntax
+    from gpuenc.verification import Verify
 
 _PHOTOMETRIC, _PLANAR, _HIGH_BIT = 0x00280004, 0x00280006, 0x00280102
 # Values that pydicom keeps as bytes, in the order in which they were read (PS3.5 7.3).
@@ -47,7 +49,7 @@ def compress(
     encapsulate_ext: bool = False,
     *,
     generate_instance_uid: bool | None = None,
-    verify: bool = True,
+    verify: bool | Verify = True,
     device: str | int = "auto",
     device_memory_bytes: int | None = None,
     threads: int | None = None,
@@ -74,8 +76,8 @@ def compress(
     generate_instance_uid : bool, optional
         Make a new SOP Instance UID. By default a lossy result gets one and a lossless result keeps the old
         (PS3.3 C.7.6.1.1.5).
-    verify : bool
-        Decode a lossless result again and compare every sample.
+    verify : bool or {'none', 'all', 'independent'}
+        Decode a lossless result again and compare every sample, as for `Encoder.encode`.
     device, device_memory_bytes
         As for `Encoder.encode`.
     threads : int, optional
@@ -125,7 +127,7 @@ def compress(
             near=on_device.device if on_device else None,
         ),
         threads=threads if source.number_of_frames > 1 else 1,
-        verify=verify,
+        verify=verify_of(verify),
         decode=decode,
     ):
         if isinstance(result, Failure):

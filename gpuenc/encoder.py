@@ -25,6 +25,7 @@ from gpuenc.errors import (
 )
 from gpuenc.frames import Encoded, Failure
 from gpuenc.syntaxes import BY_UID
+from gpuenc.verification import verify_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from gpuenc.dicom.request import Source
     from gpuenc.frames import Frame
     from gpuenc.plugins import Plugin
+    from gpuenc.verification import Verify
 
 _EXTRAS = {"pylibjpeg": "pylibjpeg", "pyjpegls": "pyjpegls", "gdcm": "gdcm"}
 
@@ -165,7 +167,7 @@ class Encoder(PydicomEncoder):
         *,
         index: int | None = None,
         validate: bool = True,
-        verify: bool = False,
+        verify: bool | Verify = False,
         device: str | int = "auto",
         device_memory_bytes: int | None = None,
         **kwargs: Any,
@@ -186,8 +188,8 @@ class Encoder(PydicomEncoder):
         validate : bool
             Check the description of the samples against `src` and against the syntax's table in PS3.5 8.2. Samples
             that do not fit Bits Stored are refused either way.
-        verify : bool
-            Decode the codestream and compare every sample (lossless targets).
+        verify : bool or {'none', 'all', 'independent'}
+            Decode the codestream and compare every sample (lossless targets); `gpuenc.verification` says who does it.
         device : {'auto', 'cpu', 'gpu'} or int
             Where to encode: on all visible GPUs if there are any, else on the CPU; on the CPU; on all GPUs, or that of
             an index, and on the CPU only what they refuse. An array on a GPU is encoded on that GPU.
@@ -238,7 +240,7 @@ class Encoder(PydicomEncoder):
         decoding_plugin: str = "",
         *,
         validate: bool = True,
-        verify: bool = False,
+        verify: bool | Verify = False,
         device: str | int = "auto",
         device_memory_bytes: int | None = None,
         threads: int | None = None,
@@ -353,7 +355,7 @@ def _results(
     chain: list[Plugin],
     decoding_plugin: str,
     threads: int | None,
-    verify: bool,
+    verify: bool | Verify,
     memory_bytes: int = engine.DEFAULT_MEMORY_BYTES,
 ) -> Iterator[Encoded | Failure]:
     return engine.encode_frames(
@@ -362,7 +364,7 @@ def _results(
         chain,
         threads=threads,
         memory_bytes=memory_bytes,
-        verify=verify,
+        verify=verify_of(verify),
         decode=frame_decoder(decoding_plugin),
     )
 

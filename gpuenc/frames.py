@@ -242,6 +242,9 @@ class Encoded:
         The codestream was decoded again and every sample compared.
     refused : tuple of Failure
         What the plug-ins before this one said.
+    crc32 : int or None
+        Of a verified frame: CRC-32 of its samples, interleaved, little endian; see `gpuenc.cpu.samples.checksum`. None
+        for JPEG codestreams that are themselves re-compressed (PS3.5 A.4.12).
     """
 
     ref: FrameRef
@@ -249,3 +252,4 @@ class Encoded:
     plugin: str
     verified: bool = False
     refused: tuple[Failure, ...] = ()
+    crc32: int | None = None

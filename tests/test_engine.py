@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from gpuenc import engine
+from gpuenc import chain, engine
 from gpuenc.errors import EncodeFailed
 from gpuenc.frames import Encoded, Failure, Frame, FrameFormat, FrameRef
 from gpuenc.plugins import Limits, Plugin
@@ -130,7 +130,7 @@ def test_garbage_is_caught_by_verification_and_replaced():
         cells[7] ^= 1
         return other.compress(cells.tobytes()) + other.flush()
 
-    results = run(9, Scripted("liar", garbage), Scripted("honest"), verify=True)
+    results = run(9, Scripted("liar", garbage), Scripted("honest"), verify="all")
     assert_right(results, 9)
     assert all(r.plugin == "honest" and r.verified for r in results)
     assert {r.refused[0].code for r in results} == {"verify-mismatch"}
@@ -142,7 +142,7 @@ def test_without_verification_nothing_is_called_verified():
 
 
 def test_output_that_is_no_codestream_at_all_is_a_failure_not_a_crash():
-    results = run(3, Scripted("liar", lambda _: b"\xff\xff\xff"), Scripted("honest"), verify=True)
+    results = run(3, Scripted("liar", lambda _: b"\xff\xff\xff"), Scripted("honest"), verify="all")
     assert_right(results, 3)
     assert {r.refused[0].code for r in results} == {"undecodable"}
 
@@ -216,11 +216,11 @@ def test_what_a_check_did_not_foresee_is_that_plugins_failure(monkeypatch, where
     def surprised(*_args):
         raise IndexError("far out")
 
-    monkeypatch.setattr(engine, where, surprised)
+    monkeypatch.setattr(chain, where, surprised)
     jpeg_ls = target(find("jpeg-ls-lossless"))
     plugin = Scripted("a", lambda f: b"\xff\xd8")
     if where == "pad_even":
-        monkeypatch.setattr(engine, "check", lambda *_args: None)
+        monkeypatch.setattr(chain, "check", lambda *_args: None)
     results = list(engine.encode_frames(frames(2), jpeg_ls, [plugin.plugin()]))
     assert [(r.code, "far out" in r.reason) for r in results] == [("plugin-error", True)] * 2
 

@@ -296,7 +296,7 @@ def _results(
         chain(target.syntax, job.plugin, device=job.device),
         threads=job.lanes if source.native_bytes >= _SPREAD_BYTES else 1,
         memory_bytes=memory_bytes,
-        verify=job.verify,
+        verify="all" if job.verify else "none",
         decode=decode,
     )
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import types
 from contextlib import nullcontext
 from importlib.machinery import ModuleSpec
 
+import numpy as np
 import pytest
 
 from gpuenc.cuda import health, memory, probe
+from gpuenc.frames import DeviceCells
 from tests.cuda import fake_nvimgcodec as fake
 
 
@@ -69,6 +72,9 @@ class SimtWorkspace:
 
     def adopt(self, array):
         self.adopted.append(array)
+        if isinstance(array, DeviceCells):  # the fake CuPy's memory is unknown to the shim
+            there = (ctypes.c_uint8 * array.size).from_address(array.address)
+            return self.kernels.put(np.frombuffer(there, np.uint8))
         return array
 
     def trim(self):
