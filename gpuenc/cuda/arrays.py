@@ -177,7 +177,7 @@ def _described(cupy: Any, src: Any) -> DeviceArray:
     device = int(cupy.cuda.runtime.pointerGetAttributes(address).device) if math.prod(shape) else 0
     stream = int(interface.get("stream") or 0)
     with cupy.cuda.Device(device):
-        if not _is_contiguous(interface.get("strides"), shape, dtype.itemsize):
+        if not is_contiguous(interface.get("strides"), shape, dtype.itemsize):
             made = DeviceArray(address, shape, dtype, device, stream, _event(cupy, stream), src)
             current = cupy.cuda.get_current_stream()
             _wait(cupy, current.ptr, made.ready)
@@ -185,7 +185,8 @@ def _described(cupy: Any, src: Any) -> DeviceArray:
         return DeviceArray(address, shape, dtype, device, stream, _event(cupy, stream), src)
 
 
-def _is_contiguous(strides: tuple[int, ...] | None, shape: tuple[int, ...], itemsize: int) -> bool:
+def is_contiguous(strides: tuple[int, ...] | None, shape: tuple[int, ...], itemsize: int) -> bool:
+    """Whether an array of these strides, as ``__cuda_array_interface__`` has them, is C-contiguous."""
     if strides is None:
         return True
     expected = itemsize

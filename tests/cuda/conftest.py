@@ -91,6 +91,7 @@ def simt_gpu(gpu, monkeypatch):
 
     def opened(device):
         made.append(SimtWorkspace())
+        gpu.put = made[-1].kernels.put
         return made[-1]
 
     monkeypatch.setattr(memory, "open_workspace", opened)
