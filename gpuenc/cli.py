@@ -56,12 +56,7 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-class Device(StrEnum):
-    """Where to encode."""
-
-    AUTO = "auto"
-    GPU = "gpu"
-    CPU = "cpu"
+_DEVICES = "[auto|gpu|cpu|INDEX]"
 
 
 class Verify(StrEnum):
@@ -98,7 +93,12 @@ def transcode(
     sources: Annotated[list[Path], typer.Argument(help="Files and folders, walked recursively.", metavar="SRC")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the outputs; mirrors the sources.")],
     to: Annotated[str, typer.Option("--to", help="Transfer syntax: a name from `gpuenc syntaxes` or a UID.")],
-    device: Annotated[Device, typer.Option(help="Where to encode.")] = Device.AUTO,
+    device: Annotated[
+        str, typer.Option(help="Where to encode: all GPUs if there are any, else the CPU; or one.", metavar=_DEVICES)
+    ] = "auto",
+    device_memory: Annotated[
+        int, typer.Option(min=0, help="Most MB of each GPU's memory; 0 for a quarter of what is free.")
+    ] = 0,
     plugin: Annotated[str, typer.Option(help="Label of the only plug-in to use.")] = "",
     jobs: Annotated[int, typer.Option(min=0, help="Files at once; 0 for two more than cores.")] = 0,
     quality: Annotated[float | None, typer.Option(help="JPEG and JPEG XL quality, 1 to 100.")] = None,
@@ -143,7 +143,8 @@ def transcode(
                 destination=output,
                 target=target,
                 plugin=plugin,
-                device=str(device),
+                device=device,
+                device_memory_bytes=device_memory * 10**6 or None,
                 # Two more than cores: while one waits for the disk, another computes.
                 jobs=jobs or usable_cores() + 2,
                 lanes=jobs or None,
@@ -157,6 +158,8 @@ def transcode(
                 budget=ByteBudget(memory * 10**6 or default_bytes()),
             )
             summary = run(job, Display(console, errors, report_file, dry_run=dry_run), stop)
+            if summary.plugins:
+                _say_why_on_cpu(target, plugin, device)
         if summary.interrupted:
             raise typer.Exit(Exit.INTERRUPTED)
         if report_file and report_file.problem:
@@ -273,18 +276,28 @@ def _demand_sources(sources: list[Path], output: Path) -> None:
             _give_up(f"{output} is a source, and sources are never changed: choose another --output", Exit.USAGE)
 
 
-def _demand_plugin(target: Target, label: str, device: Device) -> None:
+def _demand_plugin(target: Target, label: str, device: str) -> None:
     """Stop with 2 for a label that is not there, with 4 where nothing can encode or a GPU is missing."""
     from gpuenc.registry import chain
 
     if label and not target.syntax.encapsulated:
         _give_up(f"{target.syntax.name} is written without a plug-in; leave out --plugin", Exit.USAGE)
     try:
-        chain(target.syntax, label, device=str(device))
+        chain(target.syntax, label, device=device)
     except ValueError as error:
         _give_up(str(error), Exit.USAGE)
     except RuntimeError as error:
         _give_up(str(error), Exit.ENVIRONMENT)
+
+
+def _say_why_on_cpu(target: Target, label: str, device: str) -> None:
+    """Say once, after the summary, that a GPU was not used, or no more, though it might have been."""
+    from gpuenc.archive.progress import visible
+    from gpuenc.registry import why_on_cpu
+
+    why = why_on_cpu(target.syntax, device, label)
+    if why:
+        console.print(f"encoded on the CPU: {visible(why)}", soft_wrap=True)
 
 
 def _demand_destination(output: Path, dry_run: bool) -> None:

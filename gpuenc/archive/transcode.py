@@ -67,7 +67,9 @@ class Job:
         What frames become.
     plugin : str
         Label of the only plug-in to use; empty for all.
-    device : {'auto', 'cpu', 'gpu'}
+    device : {'auto', 'cpu', 'gpu'} or int
+        As for `Encoder.encode`.
+    device_memory_bytes : int, optional
         As for `Encoder.encode`.
     jobs : int
         Files in work at once.
@@ -91,7 +93,8 @@ class Job:
     destination: Path
     target: Target
     plugin: str = ""
-    device: str = "auto"
+    device: str | int = "auto"
+    device_memory_bytes: int | None = None
     jobs: int = 1
     lanes: int | None = None
     verify: bool = True
@@ -293,7 +296,7 @@ def _results(
     return engine.encode_frames(
         frames,
         target,
-        chain(target.syntax, job.plugin, device=job.device),
+        chain(target.syntax, job.plugin, device=job.device, device_memory_bytes=job.device_memory_bytes),
         threads=job.lanes if source.native_bytes >= _SPREAD_BYTES else 1,
         memory_bytes=memory_bytes,
         verify="all" if job.verify else "none",
