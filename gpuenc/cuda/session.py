@@ -121,6 +121,7 @@ class Session:
             self._decoder = nv.Decoder(
                 device_id=self._device, max_num_cpu_threads=_threads(), backends=probe.backends(nv, self._codec)
             )
+        # Those of which nvImageCodec makes nothing are None in what it returns.
         streams = [nv.CodeStream(codestream) for codestream in codestreams]
         decoded = self._decoder.decode(streams, params=nvrules.decode_settings(nv), cuda_stream=workspace.stream)
         if not isinstance(decoded, list) or len(decoded) != len(streams):

@@ -250,6 +250,16 @@ def test_after_out_of_memory_halves_are_verified_as_they_were_encoded(simt_gpu, 
     assert_right(results, all_frames, lossless(HT))
 
 
+def test_a_codestream_that_is_none_leaves_the_others_alone(simt_gpu):
+    batch = frames(3)
+    encoder = nvcodec.BatchEncoder(lossless(HT))
+    one, _, three = (result.codestream for result in encoder.encode(batch))
+    said = encoder.verify(batch, [one, b"garbage", three])
+    encoder.close()
+    assert [type(each) for each in said] == [Verdict, Failure, Verdict]
+    assert said[2] == Verdict(0, crc(batch[2], lossless(HT)))
+
+
 class Odd(cpu_codecs.BatchEncoder):
     """A plug-in of a GPU that says odd things of its codestreams."""
 
