@@ -112,7 +112,7 @@ def _parallel(
     lanes_open = _Lanes(first)
     # Threads come with batches, and no more of them work than lanes are open.
     most = threads or max(usable_cores(), run.limits.lanes)
-    pool = ThreadPoolExecutor(most, thread_name_prefix="gpuenc-lane", initializer=lanes_open.join_in)
+    pool = ThreadPoolExecutor(most, thread_name_prefix="gpuenc-lane")
     pending: deque[tuple[Future[list[Encoded | Failure]], int]] = deque()
     in_flight = 0
     try:
@@ -137,8 +137,10 @@ def _parallel(
             yield from pending.popleft()[0].result()
     finally:
         lanes_open.close()
-        # The garbage collector may close this generator in a lane's own thread, which cannot wait for itself.
-        pool.shutdown(wait=not lanes_open.is_ours(), cancel_futures=True)
+        # The garbage collector may close this generator in a lane's own thread, which cannot wait for itself, or in a
+        # device's, for which the lane waits.
+        ours = threading.current_thread().name.startswith(("gpuenc-lane", "gpuenc-gpu", "gpuenc-probe"))
+        pool.shutdown(wait=not ours, cancel_futures=True)
 
 
 class _Lanes:
@@ -147,18 +149,9 @@ class _Lanes:
     def __init__(self, first: Chain) -> None:
         self.count = 1
         self._idle = [first]
-        self._threads: set[int] = set()
         self._closed = False
         # Reentrant: the collector may close the run in a thread that holds it.
         self._lock = threading.Condition(threading.RLock())
-
-    def join_in(self) -> None:
-        """Note that the current thread is a lane's."""
-        self._threads.add(threading.get_ident())
-
-    def is_ours(self) -> bool:
-        """Whether the current thread is a lane's."""
-        return threading.get_ident() in self._threads
 
     def add(self, lane: Chain) -> None:
         self.count += 1

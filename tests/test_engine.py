@@ -515,3 +515,29 @@ def test_lanes_whose_device_is_lost_open_another_while_there_is_one():
     )
     assert [r.plugin for r in results] == ["gpu"] * 4 + ["cpu"] * 2 + ["gpu"] * 6
     assert len(opened) == 2
+
+
+@pytest.mark.parametrize("name", ["gpuenc-lane_0", "gpuenc-gpu0"])
+def test_a_run_that_ends_in_a_thread_its_lanes_wait_for_does_not_wait_for_them(name):
+    """As the garbage collector may have it; any other thread waits."""
+    wake = threading.Event()
+
+    def script(frame):
+        if frame.ref.index:
+            wake.wait(30)
+        return deflate(frame)
+
+    plugin = Scripted("a", script, limits=Limits(frames=1, bytes=1 << 20, lanes=2, peak_factor=1.0))
+    results = engine.encode_frames(frames(8), TARGET, [plugin.plugin()], threads=2)
+    next(results)
+    closing = threading.Thread(target=results.close, name=name)
+    closing.start()
+    closing.join(10)
+    waited = closing.is_alive()
+    wake.set()
+    closing.join(10)
+    assert not waited
+    for thread in threading.enumerate():
+        if thread.name.startswith("gpuenc-lane") and thread is not threading.current_thread():
+            thread.join(10)
+    assert plugin.closed == plugin.opened

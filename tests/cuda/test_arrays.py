@@ -210,6 +210,22 @@ def test_codestreams_are_the_same_and_nothing_is_copied_to_the_host(machine, val
     assert all(image.on_device for call in machine.calls for image in call)
 
 
+def test_verified_on_the_device_they_stay_there(machine):
+    values = noise((3, 40, 48))
+    encoder = gpuenc.get_encoder(HT)
+    expected = list(encoder.iter_encode(values, threads=1, bits_stored=12))
+    there = machine.cupy.put(values)
+    assert list(encoder.iter_encode(there, threads=1, verify=True, bits_stored=12)) == expected
+    assert machine.cupy.host_copies == 0
+    assert machine.decoded == [3]
+    machine.fault = lambda number: "wrong sample" if number == values[1, 0, 0] else ""
+    for codestream, frame in zip(
+        encoder.iter_encode(there, threads=1, verify="all", bits_stored=12), values, strict=True
+    ):
+        assert np.array_equal(decoded(codestream, frame), frame)
+    assert machine.cupy.host_copies == 1  # of the frame that the CPU encoded and compared
+
+
 def test_dlpack_arrays_go_the_same_way(machine):
     values = noise((2, 40, 48))
     encoder = gpuenc.get_encoder(HT)

@@ -247,6 +247,7 @@ def test_after_out_of_memory_halves_are_verified_as_they_were_encoded(simt_gpu, 
     assert by(results) == ["nvimgcodec"] * 4
     assert simt_gpu.decoded == [2, 2]
     assert not on_cpu
+    assert [r.crc32 for r in results] == [crc(f, lossless(HT)) for f in all_frames]
     assert_right(results, all_frames, lossless(HT))
 
 
