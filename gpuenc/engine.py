@@ -114,7 +114,7 @@ def _parallel(
     most = threads or max(usable_cores(), run.limits.lanes)
     pool = ThreadPoolExecutor(most, thread_name_prefix="gpuenc-lane")
     pending: deque[tuple[Future[list[Encoded | Failure]], int]] = deque()
-    in_flight = 0
+    in_flight = taken = 0
     try:
         for batch in source:
             need, lanes = run.peak_bytes(batch), _lanes(run, threads)
@@ -126,7 +126,8 @@ def _parallel(
             # There is an idle lane for each batch that a thread takes up: fewer are pending than open, or all are open.
             if lanes_open.count < lanes and len(pending) >= lanes_open.count:
                 lanes_open.add(Chain(run))
-            pending.append((pool.submit(lanes_open.encode, batch), need))
+            pending.append((pool.submit(lanes_open.encode, batch, taken), need))
+            taken += 1
             in_flight += need
             del batch
             while pending and pending[0][0].done():
@@ -150,6 +151,7 @@ class _Lanes:
         self.count = 1
         self._idle = [first]
         self._closed = False
+        self._turn = 0
         # Reentrant: the collector may close the run in a thread that holds it.
         self._lock = threading.Condition(threading.RLock())
 
@@ -157,22 +159,27 @@ class _Lanes:
         self.count += 1
         with self._lock:
             self._idle.append(lane)
-            self._lock.notify()
+            self._lock.notify_all()
 
-    def encode(self, batch: Sequence[Frame]) -> list[Encoded | Failure]:
-        """Encode `batch` on a lane, once one is idle; of a closed run, nobody waits for the results."""
+    def encode(self, batch: Sequence[Frame], turn: int) -> list[Encoded | Failure]:
+        """Encode `batch` on a lane, once one is idle and it is its turn; of a closed run, nobody waits for the results.
+
+        Turns count from 0. Threads are more than lanes, since lanes may become more.
+        """
         with self._lock:
-            while not self._idle and not self._closed:
+            while not self._closed and (turn != self._turn or not self._idle):
                 self._lock.wait()
             if self._closed:
                 return []
             lane = self._idle.pop()
+            self._turn += 1
+            self._lock.notify_all()
         try:
             return lane.encode(batch)
         finally:
             with self._lock:
                 self._idle.append(lane)
-                self._lock.notify()
+                self._lock.notify_all()
                 if self._closed:
                     self.close()
 
