@@ -123,7 +123,7 @@ def _parallel(
                 future, done_bytes = pending.popleft()
                 yield from future.result()
                 in_flight -= done_bytes
-            # There is an idle lane for each batch that a thread takes up: fewer are pending than open, or all are open.
+            # One more, as long as every open one has a batch.
             if lanes_open.count < lanes and len(pending) >= lanes_open.count:
                 lanes_open.add(Chain(run))
             pending.append((pool.submit(lanes_open.encode, batch, taken), need))

@@ -121,7 +121,10 @@ def adopted(src: Any) -> NDArray[Any] | DeviceArray:
     if not hasattr(src, "__cuda_array_interface__"):
         kind = int(src.__dlpack_device__()[0])
         if kind in _DL_HOST:
-            there: NDArray[Any] = np.from_dlpack(src)
+            try:
+                there: NDArray[Any] = np.from_dlpack(src)
+            except (BufferError, RuntimeError, TypeError, ValueError) as error:
+                raise InvalidPixels(f"The array cannot be read by DLPack: {error}") from error
             return there
         if kind not in _DL_CUDA:
             raise InvalidPixels(

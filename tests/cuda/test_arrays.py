@@ -117,6 +117,15 @@ def test_dlpack_on_the_host_is_numpys(monkeypatch):
     assert taken.ctypes.data == values.ctypes.data
 
 
+def test_dlpack_that_does_not_give_its_array_is_an_error_of_ours():
+    class Refuses(Foreign):
+        def __dlpack__(self, **options):
+            raise BufferError("not exportable")
+
+    with pytest.raises(InvalidPixels, match="not exportable"):
+        arrays.adopted(Refuses(1))
+
+
 @pytest.mark.parametrize("kind", [2, 13])
 def test_dlpack_on_a_gpu_is_taken_by_cupy(cupy, kind):
     there = cupy.put(noise((4, 4)), device=2)
