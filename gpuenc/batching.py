@@ -37,7 +37,7 @@ def batches(frames: Iterable[Frame], *, max_frames: int, max_bytes: int) -> Iter
 
 
 def bounded_batches(frames: Iterable[Frame], bounds: Callable[[], tuple[int, int]]) -> Iterator[tuple[Frame, ...]]:
-    """Yield batches as `batches` does, of limits that may change: `bounds` returns them, and is asked for each frame.
+    """Yield batches as `batches` does, of limits that may change: `bounds` is asked for them when a batch begins.
 
     Parameters
     ----------
@@ -52,13 +52,14 @@ def bounded_batches(frames: Iterable[Frame], bounds: Callable[[], tuple[int, int
         At least one, all of the same `FrameFormat`.
     """
     batch: list[Frame] = []
-    held_bytes = 0
+    held_bytes = max_frames = max_bytes = 0
     for frame in frames:
-        max_frames, max_bytes = bounds()
         size = frame.format.frame_bytes
         if batch and (held_bytes + size > max_bytes or frame.format != batch[0].format):
             yield tuple(batch)
             batch, held_bytes = [], 0
+        if not batch:
+            max_frames, max_bytes = bounds()
         batch.append(frame)
         held_bytes += size
         # Yield as soon as it is full: a consumer that stops here has not read one frame too many.
