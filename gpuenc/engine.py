@@ -17,6 +17,7 @@ from gpuenc.chain import Chain, Run
 from gpuenc.cpu import decoders
 from gpuenc.errors import EncodeFailed
 from gpuenc.plugins import usable_cores
+from gpuenc.verification import verify_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -39,7 +40,7 @@ def encode_frames(
     *,
     threads: int | None = None,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
-    verify: Verify = "none",
+    verify: bool | Verify = "none",
     decode: Callable[[Frame], Frame] = decoders.decode_frame,
 ) -> Generator[Encoded | Failure]:
     """Yield one result per frame, in order.
@@ -61,7 +62,7 @@ def encode_frames(
     memory_bytes : int
         Bound on the peak memory of all batches between `frames` and the consumer. One batch is always let
         through, and it holds at least one frame.
-    verify : {'none', 'all', 'independent'}
+    verify : bool or {'none', 'all', 'independent'}
         Decode each codestream and compare every sample, with a decoder of another code base if ``'independent'``; a
         difference is that plug-in's failure. See `gpuenc.verification.judge` for who does it.
     decode : callable
@@ -69,12 +70,14 @@ def encode_frames(
 
     Raises
     ------
+    EncodeFailed, InvalidOption
+        There is no plug-in, or `verify` is none of these.
     Exception
         Whatever `frames` raises. Nothing that a plug-in does is raised: it becomes a `Failure`.
     """
     if not plugins:
         raise EncodeFailed(f"No plug-in for '{target.syntax.keyword}' is available")
-    run = Run(tuple(plugins), target, verify, decode)
+    run = Run(tuple(plugins), target, verify_of(verify), decode)
     first = Chain(run)
     first.open_first()
 

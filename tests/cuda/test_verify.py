@@ -64,6 +64,11 @@ def test_what_may_be_asked():
         gpuenc.get_encoder(HT).encode(np.zeros((8, 8), np.uint8), verify="some")
 
 
+@pytest.mark.parametrize(("asked", "verified"), [(True, True), (False, False), ("all", True), ("none", False)])
+def test_the_engine_takes_a_bool_too(asked, verified):
+    assert [r.verified for r in run(frames(2), lossless(J2K), plugins=[CPU], verify=asked)] == [verified] * 2
+
+
 @pytest.fixture
 def on_cpu(monkeypatch):
     """What the CPU compares."""
