@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Which rooms a room may use. A room is a module or a package directly under gpuenc/; inside itself it may use all.
 DATA = {"errors", "frames", "syntaxes", "targets", "coding", "codestream"}
 PLUGINS = DATA | {"plugins"}
-ENGINE = PLUGINS | {"batching", "cpu"}
-ENCODER = ENGINE | {"engine", "dicom"}
+ENGINE = PLUGINS | {"batching", "chain", "cpu", "verification"}
+ENCODER = ENGINE | {"devices", "engine", "dicom"}
 FRONT = ENCODER | {"encoder", "registry"}
 MAY_USE = {
     "errors": set(),
@@ -28,11 +28,14 @@ MAY_USE = {
     "codestream": DATA,
     "batching": DATA,
     "plugins": DATA,
+    "devices": PLUGINS,
     "cpu": PLUGINS,
     "cuda": PLUGINS | {"cpu"},  # what the device refuses is prepared, and what it made is decoded, on the CPU
     "gathering": PLUGINS,
+    "verification": PLUGINS | {"cpu"},
+    "chain": PLUGINS | {"cpu", "verification"},
     "engine": ENGINE,
-    "dicom": PLUGINS | {"cpu"},
+    "dicom": PLUGINS | {"cpu", "cuda", "devices"},  # arrays on a device are frames too
     "encoder": ENCODER,
     "registry": ENCODER | {"encoder"},
     "datasets": FRONT,

@@ -91,6 +91,9 @@ def test_help(command):
     ("args", "shown"), [((), True), (("--device", "cpu"), False), (("--plugin", "imagecodecs"), False)]
 )
 def test_summary_says_why_no_gpu_is_used(study, tmp_path, monkeypatch, args, shown):  # noqa: F811
-    monkeypatch.setattr("gpuenc.archive.threads.why_no_gpu", lambda syntax: f"none for {syntax.name}")
+    monkeypatch.setattr(
+        "gpuenc.archive.threads.why_on_cpu",
+        lambda syntax, device, label: "" if device == "cpu" or label else f"none for {syntax.name}",
+    )
     _, out, _ = transcode(study, "-o", tmp_path / "out", *args)
     assert ("none for htj2k-lossless" in out) == shown

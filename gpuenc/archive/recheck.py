@@ -234,7 +234,7 @@ def frame_crc32(frame: Frame, decode_samples: DecodeSamples = decoders.decode_sa
         It cannot be decoded.
     """
     if not isinstance(frame.pixels, Coded):
-        cells = frame.pixels
+        cells = frame.host_cells()
         if frame.format.bits_allocated == 1:
             cells = samples.align_bits(cells, frame.format.frame_bits, frame.bit_offset)
         return samples.samples_crc32(samples.to_little_endian(cells, frame.format))

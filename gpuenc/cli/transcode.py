@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from gpuenc.cli import options as given
-from gpuenc.cli.jobs import demand_job, place_of, report_at, target_of, with_resources
-from gpuenc.cli.options import Device, Durability, LossySources, OutOfRange, Verify
+from gpuenc.cli.jobs import demand_job, place_of, report_at, target_of, verification_of, with_resources
+from gpuenc.cli.options import Durability, LossySources, OutOfRange
 from gpuenc.cli.terminal import Exit, console, errors, give_up, stop_on_signals, told
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def transcode(
     sources: given.Sources = None,
     output: given.Output = None,
     to: given.To = "",
-    device: given.WhichDevice = Device.AUTO,
+    device: given.WhichDevice = "auto",
+    device_memory: given.DeviceMemory = 0,
     plugin: given.PluginLabel = "",
     jobs: given.Jobs = 0,
     workers: given.WorkerCount = None,
@@ -48,7 +49,7 @@ def transcode(
     ratio: given.Ratio = None,
     near: given.Near = 0,
     lossless: given.Lossless = False,
-    verify: given.WhatToVerify = Verify.ALL,
+    verify: given.WhatToVerify = "all",
     lossy_sources: given.WithLossySources = LossySources.KEEP,
     out_of_range: given.WithOutOfRange = OutOfRange.KEEP,
     extended_offsets: given.ExtendedOffsets = False,
@@ -79,13 +80,15 @@ def transcode(
             if shard:
                 give_up("--shard belongs to --manifest", Exit.USAGE)
             found = tuple(sources or ())
+            how_to_verify, verify_share = verification_of(verify)
             job, items, name = (
                 Job(
                     sources=found,
                     destination=place_of(found, output, in_place=in_place, backup=backup, no_backup=no_backup),
                     target=target_of(to, quality, psnr, ratio, near, lossless),
                     plugin=plugin,
-                    verify=verify is Verify.ALL,
+                    verify=how_to_verify,
+                    verify_share=verify_share,
                     keep_lossy=lossy_sources is LossySources.KEEP,
                     whole_cells=out_of_range is OutOfRange.WHOLE_CELLS,
                     extended_offsets=extended_offsets,
@@ -98,7 +101,8 @@ def transcode(
             )
         job = replace(
             job,
-            device=str(device),
+            device=device,
+            device_memory_bytes=device_memory * 10**6 or None,
             durability=str(durability),
             report=report,
             resume=resume,
