@@ -108,7 +108,7 @@ __device__ __forceinline__ void put_band(GLOBAL(const BlockBytes) blocks, const 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 6)
     packet_headers(GLOBAL(const Layout) layouts, GLOBAL(const Packet) packets, GLOBAL(const Band) bands,
                    GLOBAL(const BlockBytes) blocks, u32 frames, GLOBAL(u32) nodes, GLOBAL(u8) headers,
                    GLOBAL(u32) block_offsets, GLOBAL(PacketBytes) results) {
