@@ -48,8 +48,8 @@ def encoded(samples: NDArray[Any], wanted: Coding) -> bytes:
     values = np.ascontiguousarray(samples, np.int32)
     out = np.empty(4 * values.size + 40000 + 3000 * (wanted.levels + 1) * wanted.samples, np.uint8)
     size = reference().reference_encode(
-        _at(values), wanted.columns, wanted.rows, wanted.samples, wanted.precision, int(wanted.signed),
-        int(wanted.mct), wanted.levels, _at(out), ctypes.c_int64(out.size),
+        at(values), wanted.columns, wanted.rows, wanted.samples, wanted.precision, int(wanted.signed),
+        int(wanted.mct), wanted.levels, at(out), ctypes.c_int64(out.size),
     )  # fmt: skip
     assert size <= out.size
     return out[:size].tobytes()
@@ -59,14 +59,14 @@ def coded_block(block: NDArray[np.int32]) -> bytes:
     """Return the reference's cleanup segment of a block, nothing if no coefficient is significant."""
     values, out = np.ascontiguousarray(block, np.int32), np.empty(MOST_BLOCK_BYTES, np.uint8)
     rows, columns = values.shape
-    size = reference().reference_block(_at(values), ctypes.c_int64(columns), columns, rows, _at(out))
+    size = reference().reference_block(at(values), ctypes.c_int64(columns), columns, rows, at(out))
     return out[:size].tobytes()
 
 
 def wavelet(plane: NDArray[np.int32], levels: int) -> NDArray[np.int32]:
     """Return the wavelet of a plane, low-pass samples first."""
     values = np.ascontiguousarray(plane, np.int32).copy()
-    reference().reference_wavelet(_at(values), values.shape[1], values.shape[0], levels)
+    reference().reference_wavelet(at(values), values.shape[1], values.shape[0], levels)
     return values
 
 
@@ -179,5 +179,5 @@ def check_batch(device: Device, frames: Sequence[NDArray[Any]], wanted: Coding, 
     return made  # type: ignore[return-value]
 
 
-def _at(array: NDArray[Any]) -> ctypes.c_void_p:
+def at(array: NDArray[Any]) -> ctypes.c_void_p:
     return array.ctypes.data_as(ctypes.c_void_p)

@@ -110,6 +110,9 @@ class Mel {
 
 // ---- The cleanup pass (T.814 7.3, read by an encoder)
 
+// Which entries of the two tables have been used, for tests that want to know.
+uint8_t used_codewords[4096];
+
 struct Quad {
     bool significant[4] = {};
     int exponent[4] = {};
@@ -173,7 +176,9 @@ class Block {
         if (exponent > kappa)
             for (int n = 0; n < 4; n++) which |= (quad.exponent[n] == largest) << n;
         if (number == 0) mel_.event(quad.pattern() != 0);
-        const uint32_t code = (y ? CODEWORDS : CODEWORDS_FIRST_ROW)[number << 8 | quad.pattern() << 4 | which];
+        const int place = number << 8 | quad.pattern() << 4 | which;
+        used_codewords[(y ? 2048 : 0) + place] = 1;
+        const uint32_t code = (y ? CODEWORDS : CODEWORDS_FIRST_ROW)[place];
         vlc_.put(code & 127, int(code >> 7 & 7));
         for (int n = 0; n < 4; n++)
             if (quad.significant[n]) magsgn_.put(quad.value[n], exponent - int(code >> (10 + n) & 1));
@@ -210,8 +215,9 @@ class Block {
     Bytes joined() {
         mel_.finish();
         HighFirst& mel = mel_.bits;
-        if (mel.used || vlc_.used) {
-            const int mel_free = mel.used ? mel.room() - mel.used : 8, mel_byte = mel.used ? mel.byte << mel_free : 0;
+        const int mel_free = mel.room() - mel.used;  // after 0xFF the zero bit is there already
+        if (mel_free < 8 || vlc_.used) {
+            const int mel_byte = mel.used ? mel.byte << mel_free : 0;
             const int shared = mel_byte | vlc_.byte;
             const int mel_used = 0xFF << mel_free & 0xFF, vlc_used = (1 << vlc_.used) - 1;
             const bool agree = (shared & mel_used) == (mel_byte & mel_used) && (shared & vlc_used) == (vlc_.byte & vlc_used);
@@ -447,6 +453,13 @@ std::vector<Plane> planes_of(const Image& image, const int32_t* samples) {
 }  // namespace
 
 extern "C" {
+
+void reference_codewords(uint8_t* used, uint16_t* values) {
+    for (int i = 0; i < 4096; i++) {
+        used[i] = used_codewords[i];
+        values[i] = i < 2048 ? CODEWORDS_FIRST_ROW[i] : CODEWORDS[i - 2048];
+    }
+}
 
 // The segment of one block, rows `stride` apart; returns its bytes, 0 if it has none.
 int64_t reference_block(const int32_t* coefficients, int64_t stride, int columns, int rows, uint8_t* out) {
