@@ -93,7 +93,7 @@ def test_a_mammogram_comes_back_exactly() -> None:
 def test_every_codeword_has_been_decoded() -> None:
     """Blocks of every exponent next to every other, until all of both tables was used and came back."""
     rng = np.random.default_rng(2)
-    for _ in range(400):
+    for _ in range(1500):
         shape = (4, 2 * int(rng.integers(50, 320)))
         most, density = int(rng.choice([1, 2, 3, 15])), rng.choice([0.1, 0.3, 0.6, 0.9])
         lone_quads = np.kron(rng.random((2, shape[1] // 2)) < rng.choice([0.2, 1.0]), np.ones((2, 2)))
