@@ -1,0 +1,66 @@
+"""Who does a job's files: threads of this process in `archive/threads.py`, processes in `archive/workers.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gpuenc.archive.report import Record
+    from gpuenc.archive.scan import Item
+
+# Files handed out at once, for each that can be in work: enough that nobody waits for the next.
+QUEUED_PER_FILE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One file to do: its number in the job, what it is, and the size of its source in bytes."""
+
+    number: int
+    item: Item
+    size_bytes: int = 0
+
+
+class Pool(Protocol):
+    """Does tasks, several at a time. Used by one thread."""
+
+    @property
+    def room(self) -> int:
+        """How many more tasks it takes now."""
+
+    @property
+    def outstanding(self) -> int:
+        """Tasks that were given and have no outcome yet."""
+
+    def demand_ready(self) -> None:
+        """Wait until it is known whether anything can be done.
+
+        Raises
+        ------
+        JobError
+            Nothing can: its code says why.
+        """
+
+    def give(self, tasks: Sequence[Task]) -> None:
+        """Have tasks done; each comes back from `take` once."""
+
+    def take(self, timeout_s: float) -> list[tuple[int, Record]]:
+        """Return the outcomes there are, by the number of their task; wait so long for the first.
+
+        Raises
+        ------
+        WorkersFailed
+            Nothing can be done any more.
+        """
+
+    def stop(self) -> None:
+        """Begin nothing more; what is in work still gets its outcome."""
+
+    def close(self) -> None:
+        """Give up what is in work without a trace in the destination, and end. Called once, in any case."""
+
+    def states(self) -> list[str]:
+        """Return a line on each worker, for people."""

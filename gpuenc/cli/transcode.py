@@ -1,0 +1,145 @@
+"""`gpuenc transcode`: files and folders re-encoded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from gpuenc.cli import options as given
+from gpuenc.cli.jobs import demand_job, place_of, report_at, target_of, with_resources
+from gpuenc.cli.options import Device, Durability, LossySources, OutOfRange, Verify
+from gpuenc.cli.terminal import Exit, console, errors, give_up, stop_on_signals
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from gpuenc.archive.report import Summary
+    from gpuenc.archive.request import Job
+    from gpuenc.archive.scan import Item
+
+
+# What is wrong with what was asked for, and what did not come out right; the rest is the machine's.
+_EXITS = {
+    "invalid-option": Exit.USAGE,
+    "journal-differs": Exit.USAGE,
+    "journal-missing": Exit.USAGE,
+    "journal-unfinished": Exit.USAGE,
+    "manifest-wrong": Exit.USAGE,
+    "unreconciled": Exit.SOME_FAILED,
+}
+
+
+def transcode(
+    sources: given.Sources = None,
+    output: given.Output = None,
+    to: given.To = "",
+    device: given.WhichDevice = Device.AUTO,
+    plugin: given.PluginLabel = "",
+    jobs: given.Jobs = 0,
+    workers: given.WorkerCount = 0,
+    quality: given.Quality = None,
+    psnr: given.Psnr = None,
+    ratio: given.Ratio = None,
+    near: given.Near = 0,
+    lossless: given.Lossless = False,
+    verify: given.WhatToVerify = Verify.ALL,
+    lossy_sources: given.WithLossySources = LossySources.KEEP,
+    out_of_range: given.WithOutOfRange = OutOfRange.KEEP,
+    extended_offsets: given.ExtendedOffsets = False,
+    memory: given.Memory = 0,
+    durability: given.WithDurability = Durability.FILE,
+    reserve: given.Reserve = -1,
+    report: given.Report = None,
+    overwrite: given.Overwrite = False,
+    resume: given.Resume = False,
+    manifest: given.ManifestToDo = None,
+    shard: given.Shard = "",
+    in_place: given.InPlace = False,
+    backup: given.Backup = None,
+    no_backup: given.NoBackup = False,
+    dry_run: given.DryRun = False,
+) -> None:
+    """Re-encode files and folders of DICOM files. Sources are never changed, unless --in-place asks for it."""
+    with stop_on_signals() as stop:
+        from gpuenc.archive.journal import place_of as journal_of
+        from gpuenc.archive.request import Job
+
+        if manifest:
+            if sources or output or to:
+                give_up("--manifest holds the sources, the output and the target: leave them out", Exit.USAGE)
+            job, items, name = _share_of(manifest, shard)
+        else:
+            if shard:
+                give_up("--shard belongs to --manifest", Exit.USAGE)
+            found = tuple(sources or ())
+            job, items, name = (
+                Job(
+                    sources=found,
+                    destination=place_of(found, output, in_place=in_place, backup=backup, no_backup=no_backup),
+                    target=target_of(to, quality, psnr, ratio, near, lossless),
+                    plugin=plugin,
+                    verify=verify is Verify.ALL,
+                    keep_lossy=lossy_sources is LossySources.KEEP,
+                    whole_cells=out_of_range is OutOfRange.WHOLE_CELLS,
+                    extended_offsets=extended_offsets,
+                    overwrite=overwrite,
+                    in_place=in_place,
+                    backup=backup,
+                ),
+                None,
+                "journal",
+            )
+        job = replace(
+            job,
+            device=str(device),
+            durability=str(durability),
+            report=report,
+            resume=resume,
+            dry_run=dry_run,
+            journal=None if dry_run else journal_of(job.destination, name),
+        )
+        job = with_resources(job, jobs=jobs, workers=workers, memory=memory, reserve=reserve)
+        demand_job(job)
+        _end(_run(job, items, stop))
+
+
+def _share_of(path: Path, shard: str) -> tuple[Job, Iterable[Item], str]:
+    """Return the job of a manifest, the files of a share, and what its journal is called."""
+    from gpuenc.archive.manifest import Manifest, Share
+    from gpuenc.errors import GpuencError
+
+    try:
+        share = Share.of(shard) if shard else Share()
+        manifest = Manifest(path)
+    except GpuencError as error:
+        give_up(str(error), Exit.USAGE)
+    return manifest.job, manifest.items(share), share.name
+
+
+def _run(job: Job, items: Iterable[Item] | None, stop: threading.Event) -> Summary:
+    from gpuenc.archive.job import run
+    from gpuenc.archive.progress import Display
+    from gpuenc.errors import JobError
+
+    with report_at(job.report) as report_file:
+        try:
+            summary = run(job, Display(console, errors, report_file, dry_run=job.dry_run), stop, items)
+        except JobError as error:
+            give_up(str(error), _EXITS.get(error.code, Exit.ENVIRONMENT))
+        if report_file and report_file.problem and not summary.stopped:
+            give_up(f"the report {job.report} is not complete: {report_file.problem}", Exit.ENVIRONMENT)
+    return summary
+
+
+def _end(summary: Summary) -> NoReturn:
+    if summary.stopped == "disk-full":
+        give_up("there is no room left: make some, then go on with --resume", Exit.ENVIRONMENT)
+    if summary.stopped:
+        raise typer.Exit(Exit.INTERRUPTED)
+    if summary.planned == 0:
+        give_up("the sources hold no files", Exit.NO_INPUT)
+    raise typer.Exit(Exit.SOME_FAILED if summary.files["failed"] else Exit.OK)
