@@ -102,7 +102,7 @@ class Encoder(PydicomEncoder):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Labels of the available plug-ins in the order in which they are tried."""
+        """Labels of the available plug-ins in the order in which they are tried, those used by label only included."""
         return tuple(self._available)
 
     @property
@@ -281,7 +281,7 @@ class Encoder(PydicomEncoder):
         Parameters
         ----------
         label : str
-            The only one to use; empty for all that are available.
+            The only one to use; empty for all that are available, but for those that are used by label only.
         options : mapping, optional
             Keywords for plug-ins written for pydicom.
         device : {'auto', 'cpu', 'gpu'} or int
@@ -296,7 +296,7 @@ class Encoder(PydicomEncoder):
         """
         if device not in ("auto", "cpu", "gpu") and (not isinstance(device, int) or device < 0):
             raise InvalidOption(f"device must be 'auto', 'cpu', 'gpu' or the index of a GPU, not {device!r}")
-        chosen = self._validate_plugins(label)
+        chosen = self._chosen(label)
         on_gpu = [name for name in chosen if _device_of(self._modules[name]) == "gpu"]
         if device not in ("auto", "cpu") and not on_gpu:
             lines = [
@@ -311,8 +311,13 @@ class Encoder(PydicomEncoder):
             if device != "cpu" or name not in on_gpu
         ]
 
-    def _request(self, src: Source, label: str, validate: bool, options: Mapping[str, Any]) -> Request:
+    def _chosen(self, label: str) -> dict[str, Any]:
+        """Return the plug-in of that label, or all that may be tried of themselves, by label."""
         chosen = self._validate_plugins(label)
+        return chosen if label else {name: chosen[name] for name in chosen if not _by_label(self._modules[name])}
+
+    def _request(self, src: Source, label: str, validate: bool, options: Mapping[str, Any]) -> Request:
+        chosen = self._chosen(label)
         try:
             return request(BY_UID[self.UID], self.UID, src, validate=validate, options=options)
         except InvalidOption as error:
@@ -338,6 +343,10 @@ def _results(
         verify=verify,
         decode=frame_decoder(decoding_plugin),
     )
+
+
+def _by_label(module: ModuleType) -> bool:
+    return bool(getattr(module, "BY_LABEL", False))
 
 
 def _device_of(module: ModuleType) -> plugins.Device:

@@ -7,6 +7,8 @@ A plug-in is a module with pydicom's three names, and one more if it takes batch
     encode_frame(src, runner) -> bytes                   pydicom 3's function, under any name
     BatchEncoder(target, *, device, memory_bytes)        optional; see the protocol of that name
 
+A module that says ``BY_LABEL = True`` is used where its label is asked for, and never tried of itself.
+
 Modules are named by import path and imported when an encoder for their syntax is first asked for. A module without
 `BatchEncoder` is called frame by frame, and by one thread at a time in the whole process unless it says
 ``THREAD_SAFE = True``: pylibjpeg-openjpeg 2.6 crashes under threads, and none of pydicom's plug-ins releases the GIL.
@@ -91,6 +93,7 @@ class Plugin:
 
 
 NVIMGCODEC = PluginPath("nvimgcodec", "gpuenc.cuda.nvcodec", "encode_frame", "gpu")
+CUDA_HTJ2K = PluginPath("cuda-htj2k", "gpuenc.cuda.htj2k", "encode_frame", "gpu")
 IMAGECODECS = PluginPath("imagecodecs", "gpuenc.cpu.codecs", "encode_frame")
 _PYLIBJPEG = PluginPath("pylibjpeg", "pydicom.pixels.encoders.pylibjpeg", "_encode_frame")
 _PYJPEGLS = PluginPath("pyjpegls", "pydicom.pixels.encoders.pyjpegls", "_encode_frame")
@@ -105,6 +108,8 @@ _BEHIND: dict[str, tuple[PluginPath, ...]] = {
     "1.2.840.10008.1.2.4.81": (_PYJPEGLS,),
     "1.2.840.10008.1.2.4.90": (_PYLIBJPEG,),
     "1.2.840.10008.1.2.4.91": (_PYLIBJPEG,),
+    "1.2.840.10008.1.2.4.201": (CUDA_HTJ2K,),
+    "1.2.840.10008.1.2.4.202": (CUDA_HTJ2K,),
 }
 
 

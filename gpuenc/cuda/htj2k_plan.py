@@ -50,20 +50,12 @@ LAYOUT = np.dtype(
         ("unused", "u4"),
     ]
 )
-LEVEL = np.dtype(
-    [
-        (name, "u4")
-        for name in (
-            "columns", "rows", "source", "source_stride", "ll", "hl", "lh", "hh", "low_stride", "high_stride",
-        )  # fmt: skip
-    ]
-)
+_LEVEL_FIELDS = ("columns", "rows", "source", "source_stride", "ll", "hl", "lh", "hh", "low_stride", "high_stride")
+LEVEL = np.dtype([(name, "u4") for name in _LEVEL_FIELDS])
 CODE_BLOCK = np.dtype(
     [("offset", "u4"), ("stride", "u4"), ("columns", "u2"), ("rows", "u2"), ("kmax", "u2"), ("packet", "u2")]
 )
-PACKET = np.dtype(
-    [(name, "u4") for name in ("first_block", "blocks", "first_node", "header", "first_band", "bands")]
-)
+PACKET = np.dtype([(name, "u4") for name in ("first_block", "blocks", "first_node", "header", "first_band", "bands")])
 BAND = np.dtype([("across", "u4"), ("down", "u4"), ("kmax", "u4")])
 BLOCK_BYTES = np.dtype([("magsgn", "u4"), ("mel", "u4"), ("vlc", "u4"), ("total", "u4")])
 PACKET_BYTES = np.dtype([("header", "u4"), ("body", "u4"), ("offset", "u4")])
@@ -160,7 +152,8 @@ class Plan:
         result = []
         for number, level in enumerate(self.levels):
             tiles = -(-int(level["columns"]) // 124) * -(-int(level["rows"]) // 64)
-            kernel, arguments = "dwt53_next", ("layout", f"level {number}", "frames", "coefficients")
+            kernel = "dwt53_next"
+            arguments: tuple[str, ...] = ("layout", f"level {number}", "frames", "coefficients")
             if number == 0:
                 kernel = f"dwt53_first_{bits}" if self.decompositions else f"level_shift_{bits}"
                 arguments = ("layout", "level 0", "samples", "frames", "coefficients", "faults")
@@ -226,7 +219,9 @@ def refusal(coding: Coding) -> str:
 def plan(coding: Coding) -> Plan:
     """Return the plan of frames that become `coding`, which `refusal` has nothing against."""
     component, levels, resolutions = _sub_bands(coding)
-    rows_of_blocks, packets, bands = [], [], []
+    rows_of_blocks: list[NDArray[np.void]] = []
+    packets: list[tuple[int, ...]] = []
+    bands: list[tuple[int, ...]] = []
     first_node = header = first_block = 0
     for sub_bands in resolutions:  # RPCL with one precinct: resolution, component (T.800 B.12.1.3)
         for number in range(coding.samples):

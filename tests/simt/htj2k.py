@@ -25,7 +25,11 @@ CONTENTS = (
 @lru_cache
 def reference() -> ctypes.CDLL:
     """Return the reference encoder, compiled without the shim."""
-    text = read_source("ht_tables.cuh") + '#line 1 "htj2k_reference.cpp"\n' + (HERE / "htj2k_reference.cpp").read_text(encoding="utf-8")
+    text = (
+        read_source("ht_tables.cuh")
+        + '#line 1 "htj2k_reference.cpp"\n'
+        + (HERE / "htj2k_reference.cpp").read_text(encoding="utf-8")
+    )
     library = ctypes.CDLL(str(compiled(text, (*FLAGS, "-O2", "-Wextra", "-Wno-missing-field-initializers"))))
     library.reference_encode.restype = library.reference_block.restype = ctypes.c_int64
     return library

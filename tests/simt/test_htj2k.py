@@ -82,7 +82,9 @@ def test_components_without_a_transform_come_back_exactly() -> None:
 @pytest.mark.parametrize("levels", range(7))
 def test_a_real_image_comes_back_exactly(levels: int) -> None:
     for precision in (14, 16):
-        require_exact(ct(), htj2k.encoded(ct(), htj2k.coding((512, 512), precision, signed=True, levels=levels)), levels)
+        require_exact(
+            ct(), htj2k.encoded(ct(), htj2k.coding((512, 512), precision, signed=True, levels=levels)), levels
+        )
 
 
 def test_a_mammogram_comes_back_exactly() -> None:
@@ -127,7 +129,9 @@ def test_whole_batches_are_the_reference_s(schedule: str) -> None:
             ((140, 3), 7, True, 6), ((30, 31, 3), 16, True, 1), ((65, 65), 1, False, 4),
         ]
     ):  # fmt: skip
-        frames = [htj2k.image(rng, content, shape, precision, signed) for content in rng.permutation(htj2k.CONTENTS)[:4]]
+        frames = [
+            htj2k.image(rng, content, shape, precision, signed) for content in rng.permutation(htj2k.CONTENTS)[:4]
+        ]
         most = (int(rng.integers(1, 4)), int(rng.integers(1, 4))) if number % 2 else (1 << 31, 1 << 16)
         device = SimtDevice(schedule, seed=number + 1, misalign=8 * (number % 2), most_blocks=most)
         htj2k.check_batch(device, frames, htj2k.coding(shape, precision, signed=signed, levels=levels), 2 * number)
@@ -309,7 +313,8 @@ def test_few_bits_need_the_third_guard_bit() -> None:
     ],
 )  # fmt: skip
 def test_structures_are_those_of_the_kernels(name: str, dtype: np.dtype[Any]) -> None:
-    assert dtype.names is not None and dtype.fields is not None
+    assert dtype.names is not None
+    assert dtype.fields is not None
     offsets = ", ".join(f"offsetof({name}, {field})" for field in dtype.names)
     constants = "FAULT_VALUES, FAULT_MAGNITUDE, FAULT_ROOM, MEL_BYTES, VLC_BYTES"
     text = (
