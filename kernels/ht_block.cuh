@@ -48,7 +48,7 @@ __device__ __forceinline__ void mel_code(MelCoder& mel, SHARED_PTR(u32) words, u
         mel_put(mel, words, exponent ? __brev(mel.run) >> (32 - exponent) << 1 : 0, exponent + 1);
         mel.run = 0;
         mel.state -= mel.state > 0;
-        const u64 behind = place == 63 ? 0 : ~((2ull << place) - 1);
+        const u64 behind = ~((2ull << place) - 1);
         valid &= behind;
         significant &= behind;
     }

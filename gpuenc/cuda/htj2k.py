@@ -84,12 +84,11 @@ class Pipeline:
         """
         plan = htj2k_plan.plan(wanted)
         views = _frames_of(samples, wanted)
-        tables = self._tables_of(plan)
         at_once = max(1, min(plan.most_frames, self._scratch_bytes // plan.frame_bytes))
         results: list[bytes | GpuencError] = []
         for start in range(0, len(views), at_once):
             part = views[start : start + at_once]
-            results += self._encode_set(plan, tables, part[0], len(part))
+            results += self._encode_set(plan, part[0], len(part))
         return results
 
     def trim(self) -> None:
@@ -104,15 +103,22 @@ class Pipeline:
             del self._tables[next(iter(self._tables))]
         return tables
 
-    def _encode_set(self, plan: Plan, tables: dict[str, Array], first: Array, frames: int) -> list[bytes | GpuencError]:
-        device = self._device
-        arrays: dict[str, Any] = {**tables, "samples": first, "frames": np.uint32(frames)}
+    def _arrays(self, plan: Plan, first: Array, frames: int) -> dict[str, Any]:
+        """Return what the launches of a set work on, by name; `first` is where its samples begin."""
+        arrays: dict[str, Any] = {**self._tables_of(plan), "samples": first, "frames": np.uint32(frames)}
         for name, (count, dtype) in plan.scratch(frames).items():
-            arrays[name] = device.empty((count,), dtype)
-        arrays["faults"] = device.zeros((frames,), "u4")
+            arrays[name] = self._device.empty((count,), dtype)
+        arrays["faults"] = self._device.zeros((frames,), "u4")
+        return arrays
+
+    def _launch(self, plan: Plan, arrays: dict[str, Any], frames: int) -> None:
         for launch in plan.launches(frames):
             arguments = [arrays[name] for name in launch.arguments]
-            device.launch(launch.source, launch.kernel, launch.grid, launch.block, arguments)
+            self._device.launch(launch.source, launch.kernel, launch.grid, launch.block, arguments)
+
+    def _encode_set(self, plan: Plan, first: Array, frames: int) -> list[bytes | GpuencError]:
+        device, arrays = self._device, self._arrays(plan, first, frames)
+        self._launch(plan, arrays, frames)
         places = device.download(arrays["places"]).view(htj2k_plan.FRAME_PLACE)
         last = places[-1]
         used = int(last["offset"]) + -(-int(last["bytes"]) // htj2k_plan.PLACE_ALIGN) * htj2k_plan.PLACE_ALIGN

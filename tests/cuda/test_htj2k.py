@@ -54,7 +54,7 @@ def test_blocks_cover_every_coefficient_once(rows, columns, levels, samples):
     assert len(plan.packets) == (levels + 1) * samples
     assert plan.packets["blocks"].sum() == len(plan.blocks)
     assert np.array_equal(np.repeat(np.arange(len(plan.packets)), plan.packets["blocks"]), plan.blocks["packet"])
-    ends = plan.packets["header"][1:].tolist() + [int(plan.layout["header_bytes"][0])]
+    ends = [*plan.packets["header"][1:].tolist(), int(plan.layout["header_bytes"][0])]
     for packet, end in zip(plan.packets, ends, strict=True):  # T.800 B.10: at most some bytes for each block
         assert end - packet["header"] >= 40 + 10 * packet["blocks"]
 

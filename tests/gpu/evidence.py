@@ -32,8 +32,8 @@ nothing whose row is open.
 |---|---|---|---|
 """
 
-_CODESTREAMS, _LANES, _SPEED, _KERNELS = (
-    f"tests/gpu/test_{name}.py" for name in ("codestreams", "lanes", "speed", "kernels")
+_CODESTREAMS, _LANES, _SPEED, _KERNELS, _HTJ2K = (
+    f"tests/gpu/test_{name}.py" for name in ("codestreams", "lanes", "speed", "kernels", "htj2k")
 )
 
 # Claim → where it is shown.
@@ -67,6 +67,8 @@ ROWS: dict[str, tuple[str, str]] = {
     "tiles": ("Whether many small frames as tiles of one image are faster than one by one", NO_TEST),
     "kernels": ("Every kernel equals its CPU twin on this GPU", _KERNELS),
     "kernel-bandwidth": ("Preparation of samples at 80 % or more of copy bandwidth", _KERNELS),
+    "htj2k-kernels": ("Our HTJ2K kernels write the reference's bytes: 100,000 random frames", _HTJ2K),
+    "htj2k-rates": ("GB/s of native pixels of our HTJ2K kernels: launches alone, host memory to codestreams", _HTJ2K),
     "sanitizer": ("compute-sanitizer finds nothing in the kernel tests", NO_TEST),
     "driver": ("Driver and libraries with which all this ran; a driver of CUDA 13.0 under a build for 13.3", _LANES),
 }  # fmt: skip
