@@ -109,7 +109,11 @@ class CupyDevice:
     ) -> None:
         """Queue `kernel` of ``kernels/<source>.cu``."""
         with self._device:
-            self._module(source).get_function(kernel)(grid, (block,), tuple(arguments))
+            # CuPy takes its own arrays as arguments, and no others that have the interface.
+            own = [
+                self._cupy.asarray(each) if hasattr(each, "__cuda_array_interface__") else each for each in arguments
+            ]
+            self._module(source).get_function(kernel)(grid, (block,), tuple(own))
 
     def _module(self, source: str) -> Any:
         with self._compiling:
