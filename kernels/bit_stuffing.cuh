@@ -61,8 +61,8 @@ __device__ __forceinline__ Chunk stuffed_chunk(SHARED_PTR(u32) ring, const Strea
             const u32 at = 4 * lane + byte;
             // After a last byte of 0xFF, MEL and packet headers need one more, which holds but the zero.
             const bool inside = RULE == HIGH_FIRST ? 8 * at <= chunk.end : 8 * at < chunk.end;
-            if (needs_zero<RULE>(before >> (8 * byte) & 0xFF, chunk.word >> (8 * byte) & 0xFF) && inside && at >= unchecked)
-                places |= 1u << byte;
+            const bool missing = needs_zero<RULE>(before >> (8 * byte) & 0xFF, chunk.word >> (8 * byte) & 0xFF);
+            if (missing && inside && at >= unchecked) places |= 1u << byte;
         }
         const u32 lanes = __ballot_sync(ALL_LANES, places != 0);
         if (!lanes) return chunk;

@@ -91,7 +91,13 @@ __device__ __forceinline__ void transform_tile(const Level& level, u32 tile, GLO
 template <class Body>
 __device__ __forceinline__ void for_tiles(u32 frames, u32 components, u32 tiles, Body body) {
     for (u32 frame = blockIdx.y; frame < frames; frame += gridDim.y)
-        for (u32 item = blockIdx.x; item < tiles * components; item += gridDim.x) body(frame, item / tiles, item % tiles);
+        for (u32 item = blockIdx.x; item < tiles * components; item += gridDim.x)
+            body(frame, item / tiles, item % tiles);
+}
+
+__device__ __forceinline__ GLOBAL(i32) component_of(GLOBAL(i32) coefficients, const Layout& layout, u32 frame,
+                                                    u32 component) {
+    return coefficients + (u64(frame) * layout.frame_coefficients + u64(component) * layout.component_coefficients);
 }
 
 __device__ __forceinline__ u32 tiles_of(const Level& level) {
@@ -106,7 +112,7 @@ __device__ void transform_samples(GLOBAL(const Layout) layouts, GLOBAL(const Lev
     const Level level = levels[0];
     for_tiles(frames, layout.components, tiles_of(level), [&](u32 frame, u32 component, u32 tile) {
         const auto source = samples + u64(frame) * layout.frame_samples;
-        const auto target = coefficients + (u64(frame) * layout.frame_coefficients + u64(component) * layout.component_coefficients);
+        const auto target = component_of(coefficients, layout, frame, component);
         u32 outside = 0;
         transform_tile(level, tile, target, [&](i32 column, i32 row) {
             return component_sample<SIZE>(source, layout, component, u32(row) * level.columns + u32(column), outside);
@@ -124,11 +130,12 @@ __device__ void shift_samples(GLOBAL(const Layout) layouts, GLOBAL(const Level) 
     const u32 pixels = level.columns * level.rows, tiles = (pixels + 255) / 256;
     for_tiles(frames, layout.components, tiles, [&](u32 frame, u32 component, u32 tile) {
         const auto source = samples + u64(frame) * layout.frame_samples;
-        const auto target = coefficients + (u64(frame) * layout.frame_coefficients + u64(component) * layout.component_coefficients);
+        const auto target = component_of(coefficients, layout, frame, component);
         u32 outside = 0;
         for (u32 pixel = tile * 256 + threadIdx.x; pixel < min(tile * 256 + 256, pixels); pixel += blockDim.x) {
             const u32 row = pixel / level.columns, column = pixel - row * level.columns;
-            target[level.ll + row * level.low_stride + column] = component_sample<SIZE>(source, layout, component, pixel, outside);
+            target[level.ll + row * level.low_stride + column] =
+                component_sample<SIZE>(source, layout, component, pixel, outside);
         }
         if (outside >> layout.precision) atomicOr(faults + frame, FAULT_VALUES);
     });
@@ -139,7 +146,7 @@ extern "C" __global__ void __launch_bounds__(128)
     const Layout layout = layouts[0];
     const Level level = levels[0];
     for_tiles(frames, layout.components, tiles_of(level), [&](u32 frame, u32 component, u32 tile) {
-        const auto own = coefficients + (u64(frame) * layout.frame_coefficients + u64(component) * layout.component_coefficients);
+        const auto own = component_of(coefficients, layout, frame, component);
         transform_tile(level, tile, own, [&](i32 column, i32 row) -> i32 {
             return own[level.source + u32(row) * level.source_stride + u32(column)];
         });

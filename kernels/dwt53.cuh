@@ -15,7 +15,9 @@ __device__ __forceinline__ i32 mirrored(i32 place, i32 count) {
 
 // High-pass from its even neighbours, low-pass from its high-pass neighbours (T.800 equations F-9, F-10).
 __device__ __forceinline__ i32 high_pass(i32 before, i32 odd, i32 behind) { return odd - ((before + behind) >> 1); }
-__device__ __forceinline__ i32 low_pass(i32 before, i32 even, i32 behind) { return even + ((before + behind + 2) >> 2); }
+__device__ __forceinline__ i32 low_pass(i32 before, i32 even, i32 behind) {
+    return even + ((before + behind + 2) >> 2);
+}
 
 // The number in a cell, moved by half the range if it is unsigned (T.800 G.1). Collects in `outside` what shows above
 // the precision if a sample is not within it.

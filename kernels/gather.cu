@@ -25,7 +25,8 @@ __device__ __forceinline__ void gather_block(const Layout& layout, const BlockBy
 }
 
 // The main header with the tile-part's length put in, EOC, and zeros up to the next frame.
-__device__ __forceinline__ void gather_main_header(const Layout& layout, GLOBAL(const u8) header, GLOBAL(u8) frame, u32 bytes) {
+__device__ __forceinline__ void gather_main_header(const Layout& layout, GLOBAL(const u8) header, GLOBAL(u8) frame,
+                                                   u32 bytes) {
     const u32 lane = threadIdx.x % 32, psot = bytes - 2 - layout.sot_at;
     for (u32 at = lane; at < layout.main_header_bytes; at += 32) {
         u8 byte = header[at];

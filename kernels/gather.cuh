@@ -4,7 +4,9 @@
 
 // Copies `count` bytes. Whole words of the target are written as such; the words in which the source's bytes lie may be
 // read whole.
-__device__ __forceinline__ void copy_bytes(GLOBAL(u8) target, GLOBAL(const u8) source, u32 count, u32 target_over, u32 source_over) {
+// `target_over` and `source_over` are the addresses, of which only the last two bits count.
+__device__ __forceinline__ void copy_bytes(GLOBAL(u8) target, GLOBAL(const u8) source, u32 count, u32 target_over,
+                                           u32 source_over) {
     const u32 lane = threadIdx.x % 32;
     const u32 head = min(count, (4 - target_over % 4) % 4);
     if (lane < head) target[lane] = source[lane];

@@ -11,7 +11,7 @@
 //            bits and of the pair's VLC bits, which go to two rings of shared memory (bit_stuffing.cuh). MEL is serial:
 //            its coder runs on votes, a run of zeros in one step. Every block is coded to bit-plane 0 by one cleanup
 //            pass, so that nothing must be known of the block beforehand.
-// Launch     grid ceil(N * B / 4), block 128, 11.4 KB of static shared memory; any grid is right.
+// Launch     grid ceil(N * B / 4), block 128, 12.1 KB of static shared memory; any grid is right.
 // Bytes      4 read per coefficient; the segments written
 // Limits     blocks of exactly 128. A block with a coefficient of more than kmax bits sets FAULT_MAGNITUDE.
 #include "device.cuh"
@@ -19,7 +19,8 @@
 #include "ht_tables.cuh"
 
 static const u32 BLOCK_WARPS = 4;
-static const u32 MAGSGN_WORDS = 128, VLC_WORDS = 64;  // of the rings: a chunk and the most that a row adds
+// Of the rings: less than a chunk of 1024 bits stays there, and a row adds 128 samples of 21 bits, 16 pairs of 30.
+static const u32 MAGSGN_WORDS = 128, VLC_WORDS = 64;
 static const u32 UVLC_CODES = 64;
 
 // Blocks on a multiprocessor that registers must suffice for: at most 64 each, which older ones do not reach unspilled.
@@ -82,7 +83,7 @@ __device__ __forceinline__ void first_row_events(MelCoder& mel, SHARED_PTR(u32) 
     mel_code(mel, words, valid, significant);
 }
 
-// Writes the quad's MagSgn bits at `at`; `lengths` are those of its samples. Returns nothing: the scan knew the sum.
+// Writes the quad's MagSgn bits at `at`; `lengths` are those of its samples, at most 22 bits each.
 __device__ __forceinline__ void put_magsgn(SHARED_PTR(u32) ring, u32 at, const Quad& quad, const u32* lengths) {
     u32 value[4];
 #pragma unroll
@@ -242,7 +243,8 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT_BLOCKS)
         const CodeBlock block = blocks[id - frame * layout.blocks];
         BlockBytes bytes = {0, 0, 0, 0};
         const auto first = coefficients + (u64(frame) * layout.frame_coefficients + block.offset);
-        const bool coded = code_block(first, block, memory, codewords, uvlc, slots + u64(id) * layout.slot_bytes, layout, bytes);
+        const auto slot = slots + u64(id) * layout.slot_bytes;
+        const bool coded = code_block(first, block, memory, codewords, uvlc, slot, layout, bytes);
         if (lane == 0) results[id] = bytes;
         if (lane == 0 && !coded) atomicOr(faults + frame, FAULT_MAGNITUDE);
     }

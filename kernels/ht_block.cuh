@@ -93,7 +93,8 @@ __device__ __forceinline__ Context context_of(u32 significance, u32 left, u32 le
     Context context;
     context.number = ((left_above >> 3 | above >> 1) & 1) | ((left >> 2 | left >> 3) & 1) << 1 |
                      ((above >> 3 | right_above >> 1) & 1) << 2;
-    const u32 exponent = max(max(left_above >> 16 & 0xFF, above >> 8 & 0xFF), max(above >> 16 & 0xFF, right_above >> 8 & 0xFF));
+    const u32 outer = max(left_above >> 16 & 0xFF, right_above >> 8 & 0xFF);
+    const u32 exponent = max(outer, max(above >> 8 & 0xFF, above >> 16 & 0xFF));
     const bool several = (significance & (significance - 1)) != 0;
     context.kappa = several && exponent > 2 ? exponent - 1 : 1;
     return context;

@@ -20,7 +20,9 @@
 #include "htj2k.cuh"
 #include "packet_headers.cuh"
 
-static const u32 HEADER_WARPS = 4, HEADER_WORDS = 128;
+static const u32 HEADER_WARPS = 4;
+// Of the ring: less than a chunk of 1024 bits stays there, and 32 blocks add at most 80 bits each.
+static const u32 HEADER_WORDS = 128;
 
 // Where the blocks lie in the packet's body; returns its bytes.
 __device__ __forceinline__ u32 place_blocks(GLOBAL(const BlockBytes) blocks, u32 count, GLOBAL(u32) offsets) {
