@@ -197,9 +197,12 @@ class Journal:
 
     def close(self) -> None:
         """Write down what there is, and close; a journal in which nothing was ever begun is no journal."""
+        begun = True
         try:
-            begun = self._db.execute(f"SELECT 1 FROM files WHERE state != {_PLANNED} LIMIT 1").fetchone()
+            begun = bool(self._db.execute(f"SELECT 1 FROM files WHERE state != {_PLANNED} LIMIT 1").fetchone())
             self._db.execute("COMMIT")
+        except sqlite3.Error:
+            pass  # it stays as it was; a job that goes on with it does again what was not written down
         finally:
             self._db.close()
         if self._path and not begun:

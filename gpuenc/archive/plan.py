@@ -15,6 +15,7 @@ from gpuenc.archive.planner import found
 from gpuenc.archive.report import Record, Summary
 from gpuenc.archive.scan import Item
 from gpuenc.archive.stamp import Stamp
+from gpuenc.archive.watcher import Watcher
 
 if TYPE_CHECKING:
     import threading
@@ -91,28 +92,13 @@ def _written(items: Iterator[Item], manifest: Writer) -> Iterator[Item]:
         yield item
 
 
-class _Collector:
+class _Collector(Watcher):
     """A watcher that counts, and keeps a sample in which every file has the same chance to be."""
 
     def __init__(self, chance: random.Random) -> None:
         self.plan = Plan()
         self.sample: list[Record] = []
         self._chance, self._seen = chance, 0
-
-    def start(self, files: int, bytes_total: int) -> None:
-        """Nothing is shown."""
-
-    def planned(self, files: int, bytes_total: int) -> None:
-        """Nothing is shown."""
-
-    def earlier(self, record: Record) -> None:
-        """There is no earlier run."""
-
-    def workers(self, states: list[str]) -> None:
-        """Nothing is shown."""
-
-    def finish(self, summary: Summary) -> None:
-        """Nothing is shown."""
 
     def done(self, record: Record) -> None:
         """Count one file."""

@@ -60,7 +60,7 @@ class Pool(Protocol):
         """Begin nothing more; what is in work still gets its outcome."""
 
     def close(self) -> None:
-        """Give up what is in work without a trace in the destination, and end. Called once, in any case."""
+        """Give up what is in work without a trace in the destination, and end; once more does nothing."""
 
     def states(self) -> list[str]:
         """Return a line on each worker, for people."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.pool import QUEUED_PER_FILE
 from gpuenc.archive.transcode import Interrupted, transcode_file
+from gpuenc.gathering import Gathering
+from gpuenc.registry import chain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from gpuenc.archive.pool import Task
     from gpuenc.archive.report import Record
     from gpuenc.archive.request import Job
+    from gpuenc.plugins import Plugin
 
 
 class Threads:
@@ -29,7 +34,12 @@ class Threads:
     """
 
     def __init__(self, job: Job) -> None:
-        self._job = job
+        plugins: list[Plugin] = []
+        # Where nothing can encode, each file's record says so.
+        with contextlib.suppress(ValueError, RuntimeError):
+            plugins = chain(job.target.syntax, job.plugin, device=job.device)
+        self._gathering = Gathering(plugins)
+        self._job = job = job if job.plugins else replace(job, plugins=self._gathering.plugins)
         self._abort = threading.Event()
         self._executor = ThreadPoolExecutor(job.jobs, thread_name_prefix="gpuenc-file")
         self._done: queue.SimpleQueue[tuple[int, Future[Record]]] = queue.SimpleQueue()
@@ -79,6 +89,7 @@ class Threads:
         """Give up what is in work."""
         self._abort.set()
         self._executor.shutdown(wait=True, cancel_futures=True)
+        self._gathering.close()
 
     def states(self) -> list[str]:
         """Return a line on each worker."""

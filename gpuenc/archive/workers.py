@@ -94,7 +94,8 @@ class Workers:
     @property
     def room(self) -> int:
         """How many more tasks it takes now."""
-        return self._count * self._files_at_once * QUEUED_PER_FILE - self.outstanding
+        at_once = max([self._files_at_once, *(worker.files_at_once for worker in self._workers)])
+        return self._count * at_once * QUEUED_PER_FILE - self.outstanding
 
     @property
     def outstanding(self) -> int:
@@ -233,7 +234,7 @@ class Workers:
             while worker.pipe.poll():
                 kind, number, *rest = worker.pipe.recv()
                 if kind == "ready":
-                    worker.ready = True
+                    worker.ready, worker.files_at_once = True, number
                 elif kind == "refused":
                     raise JobError(rest[0], code=number)
                 elif kind == "begin":

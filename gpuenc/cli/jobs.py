@@ -66,21 +66,23 @@ def place_of(
     return sources[0] if sources[0].is_dir() else sources[0].parent
 
 
-def with_resources(job: Job, *, jobs: int, workers: int, memory: int, reserve: int) -> Job:
+def with_resources(job: Job, *, jobs: int, workers: int | None, memory: int, reserve: int) -> Job:
     """Return the job with what this machine gives it."""
-    from gpuenc.archive.budget import ByteBudget, default_bytes
+    from gpuenc.archive.budget import FILES_BEYOND_CORES, ByteBudget, default_bytes
     from gpuenc.plugins import usable_cores
 
     cores = usable_cores()
-    # Two files more than cores: while one waits for the disk, another computes.
-    at_once = jobs or cores + 2
-    can_fork = os.name == "posix"
-    processes = min(workers or max(1, cores // _CORES_PER_WORKER), at_once) if can_fork else 0
+    at_once = jobs or cores + FILES_BEYOND_CORES
+    if workers is None:
+        # A worker can crash without taking the job with it, so there is always one where there can be.
+        workers = max(1, cores // _CORES_PER_WORKER) if os.name == "posix" else 0
+    elif workers and os.name != "posix":
+        give_up("there are no worker processes on this system: --workers 0", Exit.USAGE)
     return replace(
         job,
         jobs=at_once,
         lanes=jobs or None,
-        workers=processes,
+        workers=min(workers, at_once),
         budget=ByteBudget(memory * 10**6 or default_bytes()),
         reserve_bytes=_reserve_bytes(job.destination) if reserve < 0 else reserve * 10**6,
     )
@@ -97,7 +99,8 @@ def demand_job(job: Job) -> None:
         )
     if not job.workers:
         _demand_plugin(job)
-    _demand_destination(job.destination, job.dry_run)
+    if os.path.lexists(job.destination) and not os.path.isdir(job.destination):
+        give_up(f"{job.destination} is not a folder", Exit.USAGE)
 
 
 def _reserve_bytes(folder: Path) -> int:
@@ -132,19 +135,6 @@ def _demand_plugin(job: Job) -> None:
         give_up(str(error), Exit.USAGE)
     except RuntimeError as error:
         give_up(str(error), Exit.ENVIRONMENT)
-
-
-def _demand_destination(output: Path, dry_run: bool) -> None:
-    if os.path.lexists(output) and not os.path.isdir(output):
-        give_up(f"{output} is not a folder", Exit.USAGE)
-    if dry_run:
-        return
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        give_up(f"cannot make {output}: {error.strerror}", Exit.ENVIRONMENT)
-    if not os.access(output, os.W_OK | os.X_OK):
-        give_up(f"cannot write to {output}", Exit.ENVIRONMENT)
 
 
 @contextlib.contextmanager

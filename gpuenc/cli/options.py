@@ -54,7 +54,12 @@ WhichDevice = Annotated[Device, typer.Option("--device", help="Where to encode."
 PluginLabel = Annotated[str, typer.Option("--plugin", help="Label of the only plug-in to use.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=0, help="Files at once; 0 for two more than cores.")]
 WorkerCount = Annotated[
-    int, typer.Option("--workers", min=0, help="Processes that share the files; 0 for one for every four cores.")
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        help="Processes that share the files, by default one for every four cores; 0 for threads of this one.",
+    ),
 ]
 Quality = Annotated[float | None, typer.Option("--quality", help="JPEG and JPEG XL quality, 1 to 100.")]
 Psnr = Annotated[float | None, typer.Option("--psnr", help="JPEG 2000 and HTJ2K: signal-to-noise ratio in dB.")]

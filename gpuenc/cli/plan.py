@@ -31,7 +31,7 @@ def plan(
     manifest: given.ManifestToWrite = None,
     plugin: given.PluginLabel = "",
     jobs: given.Jobs = 0,
-    workers: given.WorkerCount = 0,
+    workers: given.WorkerCount = None,
     quality: given.Quality = None,
     psnr: given.Psnr = None,
     ratio: given.Ratio = None,

@@ -40,7 +40,7 @@ def transcode(
     device: given.WhichDevice = Device.AUTO,
     plugin: given.PluginLabel = "",
     jobs: given.Jobs = 0,
-    workers: given.WorkerCount = 0,
+    workers: given.WorkerCount = None,
     quality: given.Quality = None,
     psnr: given.Psnr = None,
     ratio: given.Ratio = None,
