@@ -24,6 +24,7 @@ from gpuenc.cuda.kernels import read_source
 from gpuenc.errors import CodecError
 from tests.simt import htj2k, shim
 from tests.simt.shim import SCHEDULES, KernelMisbehaved, Library, SimtDevice
+from tests.simt.test_htj2k import frame_of_a_segment_of
 
 SOURCES = ("dwt53.cu", "ht_block.cu", "packet_headers.cu", "gather.cu")
 TIMEOUT_S = 240
@@ -57,7 +58,7 @@ MUTANTS = [
         "stream.last = __shfl_sync(ALL_LANES, chunk.word, 31) >> 24;\n        stream.head",
         "stream.last = 0;\n        stream.head",
     ),
-    Mutant("ring not cleared", "if (lane < stream.head / 32 - read) ring[(read + lane) % WORDS] = 0;", ""),
+    Mutant("ring not cleared", "if (lane < stream.head / 32 - read) ring[(read + lane) % WORDS] = 0;", "(void)read;"),
     Mutant("ring cleared too far", "if (lane < stream.head / 32 - read)", "if (lane <= stream.head / 32 - read)"),
     Mutant("insertion at the end not counted", "chunk.end += bit <= chunk.end;", "chunk.end += bit < chunk.end;"),
     Mutant("insertion counted twice", "chunk.inserted++;", "chunk.inserted += 2;"),
@@ -82,7 +83,7 @@ MUTANTS = [
     Mutant("context without the quad right above", "(above >> 3 | right_above >> 1)", "(above >> 3)"),
     Mutant("context without the quad left above", "(left_above >> 3 | above >> 1)", "(above >> 1)"),
     Mutant("kappa without the quad right above", "right_above >> 8 & 0xFF)", "0u)"),
-    Mutant("kappa of lone samples", "several && exponent > 2", "exponent > 2"),
+    Mutant("kappa of lone samples", "several && exponent > 2", "(several || exponent) && exponent > 2"),
     Mutant("context of the first row", "left >> 1 | (left & 1)", "left >> 1"),
     Mutant("first row has two more of U-VLC", "3 << 3 | ((u - 5) & 31) << 5", "3 << 3 | ((u - 4) & 31) << 5"),
     Mutant(
@@ -157,6 +158,7 @@ def checks(library: Library) -> Iterator[Callable[[], None]]:
     for number, schedule in enumerate(SCHEDULES * 3):
         yield lambda number=number, schedule=schedule: _blocks(library, schedule, number)  # type: ignore[misc]
         yield lambda number=number, schedule=schedule: _batch(library, schedule, number)  # type: ignore[misc]
+    yield lambda: _small(library)
     yield lambda: _faults(library)
     yield lambda: _mel_state_12(library)
     yield lambda: _large(library)
@@ -185,6 +187,16 @@ def _batch(library: Library, schedule: str, seed: int) -> None:
     most = (1, 1) if seed % 2 else (1 << 31, 1 << 16)
     device = SimtDevice(schedule, seed=seed + 1, most_blocks=most, library=library)
     htj2k.check_batch(device, frames, htj2k.coding(shape, precision, signed=signed, levels=levels))
+
+
+def _small(library: Library) -> None:
+    """Streams that end at every bit of a byte and of a word; a packet header that ends in 0xFF."""
+    rng = np.random.default_rng(0)
+    few = rng.random((300, 11, 14)) < rng.choice([0.01, 0.05, 0.2, 0.8], (300, 1, 1))
+    frames = np.where(few, rng.integers(0, 256, few.shape), 128).astype(np.uint8)
+    htj2k.check_batch(SimtDevice(library=library), list(frames), htj2k.coding((11, 14), 8, levels=0))
+    frame = frame_of_a_segment_of(255)
+    htj2k.check_batch(SimtDevice(library=library), [frame], htj2k.coding(frame.shape, 6, levels=0))
 
 
 def _faults(library: Library) -> None:

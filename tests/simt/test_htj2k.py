@@ -155,6 +155,39 @@ def test_more_than_a_warp_of_frames_and_of_blocks() -> None:
     htj2k.check_batch(SimtDevice(), sparse, htj2k.coding((400, 500), 8, levels=0))
 
 
+def test_many_small_blocks() -> None:
+    """Streams that end at every bit of a byte and of a word, MEL in 0xFF among them."""
+    rng = np.random.default_rng(0)
+    for precision in (3, 9):
+        frames = []
+        for _ in range(300):
+            few = rng.random((11, 14)) < rng.choice([0.01, 0.05, 0.2, 0.8])
+            values = np.where(few, rng.integers(0, 1 << precision, (11, 14)), 1 << precision - 1)
+            frames.append(values.astype(np.uint8 if precision <= 8 else np.uint16))
+        wanted = htj2k.coding((11, 14), precision, levels=0)
+        for frame, codestream in zip(frames, htj2k.check_batch(SimtDevice(), frames, wanted), strict=True):
+            require_exact(frame, codestream, "small")
+
+
+def frame_of_a_segment_of(size: int) -> NDArray[np.uint8]:
+    """Return a frame of 6 bits whose one code block has a segment of `size` bytes."""
+    rng = np.random.default_rng(size)
+    for _ in range(2000):
+        frame = rng.integers(0, int(rng.integers(2, 65)), (18, int(rng.integers(10, 40)))).astype(np.uint8)
+        if len(htj2k.coded_block(frame.astype(np.int32) - 32)) == size:
+            return frame
+    raise AssertionError(f"no segment of {size} bytes")
+
+
+def test_a_packet_header_that_ends_in_0xff() -> None:
+    """One more byte follows it (T.800 B.10.1). Its bits: 1, 1, six zeros and 1, 0, Lblock, and 255 in 8 bits."""
+    frame = frame_of_a_segment_of(255)
+    [codestream] = htj2k.check_batch(SimtDevice(), [frame], htj2k.coding(frame.shape, 6, levels=0))
+    packet = codestream.index(b"\xff\x93") + 2
+    assert codestream[packet : packet + 4] == bytes((0b11000000, 0b10111110, 0xFF, 0))
+    require_exact(frame, codestream, "header")
+
+
 def test_a_batch_beyond_the_scratch_memory_goes_in_parts() -> None:
     rng = np.random.default_rng(0)
     wanted = htj2k.coding((20, 30), 9, levels=2)
