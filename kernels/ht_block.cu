@@ -204,10 +204,9 @@ __device__ __forceinline__ bool code_block(GLOBAL(const i32) coefficients, const
     for (u32 word = lane; word < MAGSGN_WORDS; word += 32) memory.magsgn[word] = 0;
     for (u32 word = lane; word < VLC_WORDS; word += 32) memory.vlc[word] = 0;
     for (u32 word = lane; word < MEL_WORDS; word += 32) memory.mel[word] = 0;
-    __syncwarp();
     // VLC begins with a byte of ones, later the high bits of Scup, and four more, later its low bits.
     BlockCoder coder = {{0, 0, 0, 0}, {0, 12, 0, 0}, {0, 0, 0, 0}, 0};
-    if (lane == 0) memory.vlc[0] = 0xFFF;
+    if (lane == 0) memory.vlc[0] = 0xFFF;  // which this lane has cleared
     __syncwarp();
     for (u32 row = 0; row < block.rows; row += 2) {
         const Quad quad = load_quad(coefficients, block, row);

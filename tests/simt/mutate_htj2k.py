@@ -24,7 +24,12 @@ from gpuenc.cuda.kernels import read_source
 from gpuenc.errors import CodecError
 from tests.simt import htj2k, shim
 from tests.simt.shim import SCHEDULES, KernelMisbehaved, Library, SimtDevice
-from tests.simt.test_htj2k import frame_of_a_segment_of
+from tests.simt.test_htj2k import (
+    blocks_of_four_samples,
+    check_what_a_refused_block_leaves_behind,
+    frame_of_a_segment_of,
+    frames_that_would_share_0xff,
+)
 
 SOURCES = ("dwt53.cu", "ht_block.cu", "packet_headers.cu", "gather.cu")
 TIMEOUT_S = 240
@@ -105,10 +110,9 @@ MUTANTS = [
     Mutant("barrier behind MEL's last word", f"{SYNC}\n    BlockBytes bytes", "BlockBytes bytes"),
     Mutant("barrier before Scup", f"{SYNC}\n    if (mel_bits", "if (mel_bits"),
     Mutant("barrier between blocks", f"{SYNC}  // the rings may still be read for the block before", ""),
-    Mutant("barrier behind cleared rings", f"memory.mel[word] = 0;\n    {SYNC}", "memory.mel[word] = 0;"),
-    Mutant("barrier behind the first 12 bits", f"memory.vlc[0] = 0xFFF;\n    {SYNC}", "memory.vlc[0] = 0xFFF;"),
+    Mutant("barrier behind cleared rings", f"// which this lane has cleared\n    {SYNC}", ""),
     Mutant("last 0xFF kept", "if (bytes.magsgn && last == 0xFF) bytes.magsgn--;", ""),
-    Mutant("shared byte of 0xFF", "agree && both != 0xFF", "agree"),
+    Mutant("shared byte of 0xFF", "agree && both != 0xFF", "agree && both != 0x1FF"),
     Mutant("byte shared with the first of VLC", "0xFF && bytes.vlc > 1", "0xFF"),
     Mutant("last run of MEL lost", "if (coder.mel.run) mel_put(coder.mel, memory.mel, 1, 1);", ""),
     Mutant("bit-planes not looked at", "quad.magnitudes >> block.kmax != 0", "false"),
@@ -192,9 +196,16 @@ def _batch(library: Library, schedule: str, seed: int) -> None:
 def _small(library: Library) -> None:
     """Streams that end at every bit of a byte and of a word; a packet header that ends in 0xFF."""
     rng = np.random.default_rng(0)
-    few = rng.random((300, 11, 14)) < rng.choice([0.01, 0.05, 0.2, 0.8], (300, 1, 1))
-    frames = np.where(few, rng.integers(0, 256, few.shape), 128).astype(np.uint8)
-    htj2k.check_batch(SimtDevice(library=library), list(frames), htj2k.coding((11, 14), 8, levels=0))
+    for shape in ((11, 14), (20, 24)):
+        few = rng.random((300, *shape)) < rng.choice([0.01, 0.05, 0.2, 0.8], (300, 1, 1))
+        frames = np.where(few, rng.integers(0, 256, few.shape), 128).astype(np.uint8)
+        htj2k.check_batch(SimtDevice(library=library), list(frames), htj2k.coding(shape, 8, levels=0))
+    htj2k.check_batch(
+        SimtDevice(library=library), blocks_of_four_samples(), htj2k.coding((2, 2), 8, signed=True, levels=0)
+    )
+    for sparse in frames_that_would_share_0xff():
+        wanted = htj2k.coding(sparse.shape, 8, signed=True, levels=0)
+        htj2k.check_batch(SimtDevice(library=library), [sparse], wanted)
     frame = frame_of_a_segment_of(255)
     htj2k.check_batch(SimtDevice(library=library), [frame], htj2k.coding(frame.shape, 6, levels=0))
 
@@ -215,6 +226,7 @@ def _faults(library: Library) -> None:
         pass
     else:
         raise AssertionError("a coefficient beyond its bit-planes was coded")
+    check_what_a_refused_block_leaves_behind(library)
     wanted = htj2k.coding((50, 50), 8, levels=1)
     plan = htj2k_plan.plan(wanted)
     plan.layout["frame_output_bytes"] = 200

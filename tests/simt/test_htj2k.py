@@ -19,7 +19,7 @@ from gpuenc.cuda.htj2k import Pipeline
 from gpuenc.cuda.kernels import read_source
 from gpuenc.errors import CodecError
 from tests.simt import htj2k
-from tests.simt.shim import FLAGS, SCHEDULES, SimtDevice, compiled
+from tests.simt.shim import FLAGS, SCHEDULES, Library, SimtDevice, compiled, own_kernels
 
 SIZES = ((1, 1), (1, 7), (7, 1), (5, 5), (33, 65), (64, 64), (1, 200), (131, 1))
 DECODERS: dict[str, Callable[[bytes], NDArray[Any]]] = {
@@ -169,6 +169,36 @@ def test_many_small_blocks() -> None:
             require_exact(frame, codestream, "small")
 
 
+def blocks_of_four_samples() -> list[NDArray[np.int8]]:
+    """Return all images of 2 x 2 samples from -2 to 2, and a few larger values in each place."""
+    values = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 4), -1).reshape(-1, 2, 2)
+    large = np.random.default_rng(0).integers(-128, 128, (200, 2, 2))
+    return list(np.concatenate([values, large]).astype(np.int8))
+
+
+def test_every_block_of_four_small_samples() -> None:
+    """The shortest segments: MEL and VLC end in the same byte or not, VLC in its first two."""
+    frames = blocks_of_four_samples()
+    wanted = htj2k.coding((2, 2), 8, signed=True, levels=0)
+    for frame, codestream in zip(frames, htj2k.check_batch(SimtDevice(), frames, wanted), strict=True):
+        require_exact(frame, codestream, frame)
+
+
+def frames_that_would_share_0xff() -> list[NDArray[np.int8]]:
+    """Return images in whose segments MEL and VLC could end in one byte, were it not 0xFF."""
+    first, second = np.zeros((6, 14), np.int8), np.zeros((6, 11), np.int8)
+    first[[0, 0, 1, 2], [2, 13, 0, 0]] = -1, -1, 2, -2
+    second[[1, 3, 4, 4, 5], [0, 2, 0, 2, 0]] = 1, -1, -2, 2, -1
+    return [first[:3], second]
+
+
+def test_mel_and_vlc_do_not_share_0xff() -> None:
+    for frame in frames_that_would_share_0xff():
+        wanted = htj2k.coding(frame.shape, 8, signed=True, levels=0)
+        [codestream] = htj2k.check_batch(SimtDevice(), [frame], wanted)
+        require_exact(frame, codestream, frame)
+
+
 def frame_of_a_segment_of(size: int) -> NDArray[np.uint8]:
     """Return a frame of 6 bits whose one code block has a segment of `size` bytes."""
     rng = np.random.default_rng(size)
@@ -233,6 +263,22 @@ def test_a_coefficient_beyond_its_bit_planes_is_refused(bits: int) -> None:
     block[63, 63] -= 1
     with pytest.raises(OverflowError):
         htj2k.kernel_blocks(SimtDevice(), [block], kmax=bits)
+
+
+def check_what_a_refused_block_leaves_behind(library: Library) -> None:
+    """Blocks with long MEL that end in rows without significance and then a fault, and the next one of their warp."""
+    rng = np.random.default_rng(0)
+    for rows in range(12, 36, 2):
+        block = np.zeros((64, 64), np.int32)
+        block[:rows] = (rng.random((rows, 64)) < 0.01) * 3
+        block[63, 63] = 1 << 9
+        device = SimtDevice(most_blocks=(1, 1), library=library)
+        with pytest.raises(OverflowError):
+            htj2k.kernel_blocks(device, [block] * 8, kmax=9)
+
+
+def test_a_refused_block_leaves_nothing_behind() -> None:
+    check_what_a_refused_block_leaves_behind(own_kernels())
 
 
 def test_a_codestream_beyond_its_room_is_refused() -> None:
