@@ -111,7 +111,7 @@ MUTANTS = [
     Mutant("barrier before Scup", f"{SYNC}\n    if (mel_bits", "if (mel_bits"),
     Mutant("barrier between blocks", f"{SYNC}  // the rings may still be read for the block before", ""),
     Mutant("barrier behind cleared rings", f"// which this lane has cleared\n    {SYNC}", ""),
-    Mutant("last 0xFF kept", "if (bytes.magsgn && last == 0xFF) bytes.magsgn--;", ""),
+    Mutant("last 0xFF kept", "bytes.magsgn && last == 0xFF", "bytes.magsgn && last == 0x1FF"),
     Mutant("shared byte of 0xFF", "agree && both != 0xFF", "agree && both != 0x1FF"),
     Mutant("byte shared with the first of VLC", "0xFF && bytes.vlc > 1", "0xFF"),
     Mutant("last run of MEL lost", "if (coder.mel.run) mel_put(coder.mel, memory.mel, 1, 1);", ""),
