@@ -8,6 +8,7 @@ GPUENC_GPU_REHEARSAL=1    the tests themselves are tested: nvImageCodec is the f
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -92,6 +93,13 @@ def kernels(gpu):
 
         return SimtDevice()
     return GpuDevice(0)
+
+
+@pytest.fixture
+def compiler():
+    """What the HTJ2K reference encoder is built with."""
+    if shutil.which("g++") is None:
+        (pytest.fail if REQUIRED else pytest.skip)("no g++ to build the reference encoder with")
 
 
 class GpuDevice(CupyDevice):

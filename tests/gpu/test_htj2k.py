@@ -27,7 +27,7 @@ RATE_FORMATS = {
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_the_bytes_are_the_reference_s(gpu, evidence, kernels, seed):
+def test_the_bytes_are_the_reference_s(gpu, evidence, kernels, compiler, seed):
     """Random geometries and formats, 200 frames of each; the reference runs on all cores."""
     if gpu.rehearsal and seed > 1:
         pytest.skip("one geometry is enough for a rehearsal")
