@@ -2,6 +2,7 @@
 
 python -m tests.simt.campaign_htj2k blocks [count]      random code blocks: kernel = reference, five schedules in turn
 python -m tests.simt.campaign_htj2k batches [count]     random batches: kernels = reference, and both decoders exact
+python -m tests.simt.campaign_htj2k large [seed]        the same for four images of up to 2048 x 2500
 python -m tests.simt.campaign_htj2k reference [seed]    the reference alone, both decoders, up to 2048 x 2500
 
 Each ends with what was found, and with a status of 1 if anything was wrong.
@@ -61,6 +62,24 @@ def batches(count: int, seed: int = 0) -> int:
     return wrong
 
 
+def large(seed: int = 0) -> int:
+    """Compare and decode large images, and return how many are wrong."""
+    rng, wrong = np.random.default_rng([seed, 6]), 0
+    for shape, precision, signed in (
+        ((640, 500, 3), 8, False), ((700, 4200), 10, False), ((2500, 2048), 12, False), ((2500, 2048), 16, True),
+    ):  # fmt: skip
+        frame = htj2k.image(rng, "smooth", shape, precision, signed)
+        wanted = htj2k.coding(shape, precision, signed=signed, levels=5)
+        try:
+            [codestream] = htj2k.check_batch(SimtDevice(), [frame], wanted)
+            require_exact(frame, codestream, wanted)
+        except AssertionError as error:
+            wrong += 1
+            print(f"{shape}: {str(error)[:300]}")
+        print(f"{shape}: {wrong} wrong", flush=True)
+    return wrong
+
+
 def reference(seed: int = 0) -> int:
     """Decode the reference over the grid, and return how many are wrong."""
     rng, done, wrong = np.random.default_rng([seed, 5]), 0, 0
@@ -88,8 +107,8 @@ def reference(seed: int = 0) -> int:
 
 if __name__ == "__main__":
     start = time.perf_counter()
-    what = {"blocks": blocks, "batches": batches, "reference": reference}[sys.argv[1]]
-    number = int(sys.argv[2]) if sys.argv[2:] else {"blocks": 50000, "batches": 1000, "reference": 0}[sys.argv[1]]
+    what = {"blocks": blocks, "batches": batches, "large": large, "reference": reference}[sys.argv[1]]
+    number = int(sys.argv[2]) if sys.argv[2:] else {"blocks": 50000, "batches": 1000}.get(sys.argv[1], 0)
     failed = what(number)
     print(f"{time.perf_counter() - start:.0f} s")
     sys.exit(bool(failed))
