@@ -81,6 +81,8 @@ class Pipeline:
         ------
         ValueError
             `samples` are not what `wanted` says.
+        CodecError
+            The kernels' places are beyond their output.
         """
         plan = htj2k_plan.plan(wanted)
         views = _frames_of(samples, wanted)
@@ -123,6 +125,8 @@ class Pipeline:
         last = places[-1]
         used = int(last["offset"]) + -(-int(last["bytes"]) // htj2k_plan.PLACE_ALIGN) * htj2k_plan.PLACE_ALIGN
         packed = b""
+        if used > frames * int(plan.layout["frame_output_bytes"][0]):
+            raise CodecError(f"The HTJ2K kernels say that {frames} frames have {used} bytes", code="kernel-disagrees")
         if used:
             start = int(arrays["output"].__cuda_array_interface__["data"][0])
             packed = device.download(memory.View(start, (used,), "|u1", 0, arrays["output"])).tobytes()

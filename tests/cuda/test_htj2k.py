@@ -261,6 +261,15 @@ def test_the_check_of_a_device_finds_what_is_wrong(monkeypatch, place, why):
     assert why in htj2k.works(Liar())
 
 
+def test_places_beyond_the_output_are_not_believed(monkeypatch):
+    device = SimtDevice()
+    download = device.download
+    monkeypatch.setattr(device, "download", lambda array: download(array) | np.uint64(1 << 40))
+    with pytest.raises(CodecError, match="1 frames have") as caught:
+        htj2k.Pipeline(device, 1).encode(device.put(np.zeros((1, 4, 5), np.uint8)), coding_of((4, 5), 8, levels=1))
+    assert caught.value.code == "kernel-disagrees"
+
+
 def test_the_check_of_a_device_tells_of_a_refusal(monkeypatch):
     monkeypatch.setattr(htj2k.Pipeline, "encode", lambda self, samples, wanted: [GpuencError("no")])
     assert htj2k.works(SimtDevice()) == "no"
