@@ -24,6 +24,7 @@ from gpuenc.errors import (
     ValuesOutsideBitsStored,
 )
 from gpuenc.frames import Encoded, Failure
+from gpuenc.plugins import is_by_label
 from gpuenc.syntaxes import BY_UID
 from gpuenc.verification import verify_of
 
@@ -104,7 +105,7 @@ class Encoder(PydicomEncoder):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Labels of the available plug-ins in the order in which they are tried."""
+        """Labels of the available plug-ins in the order in which they are tried, those used by label only included."""
         return tuple(self._available)
 
     @property
@@ -298,7 +299,7 @@ class Encoder(PydicomEncoder):
         Parameters
         ----------
         label : str
-            The only one to use; empty for all that are available.
+            The only one to use; empty for all that are available, but for those that are used by label only.
         options : mapping, optional
             Keywords for plug-ins written for pydicom.
         device, device_memory_bytes
@@ -314,7 +315,7 @@ class Encoder(PydicomEncoder):
             There is no plug-in of that label, no such device, or the pixels are on another GPU.
         """
         where = devices.choice(device)
-        chosen = self._validate_plugins(label)
+        chosen = self._chosen(label)
         on_gpu = [name for name in chosen if device_of(self._modules[name]) == "gpu"]
         if isinstance(where, int):
             if near is not None and near != where:
@@ -340,8 +341,13 @@ class Encoder(PydicomEncoder):
         why = getattr(self._modules[label], "why_unavailable", None)
         return str(why(self.UID, device)) if why else ""
 
-    def _request(self, src: Source, label: str, validate: bool, options: Mapping[str, Any]) -> Request:
+    def _chosen(self, label: str) -> dict[str, Any]:
+        """Return the plug-in of that label, or all that may be tried of themselves, by label."""
         chosen = self._validate_plugins(label)
+        return chosen if label else {name: chosen[name] for name in chosen if not is_by_label(self._modules[name])}
+
+    def _request(self, src: Source, label: str, validate: bool, options: Mapping[str, Any]) -> Request:
+        chosen = self._chosen(label)
         try:
             return request(BY_UID[self.UID], self.UID, src, validate=validate, options=options)
         except InvalidOption as error:

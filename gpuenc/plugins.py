@@ -14,6 +14,8 @@ and, if it encodes on GPUs::
     device_count() -> int                                how many GPUs are visible
     why_unavailable(uid, device=0) -> str                why one of them cannot be used, in a sentence, or nothing
 
+A module that says ``BY_LABEL = True`` is used where its label is asked for, and never tried of itself.
+
 Modules are named by import path and imported when an encoder for their syntax is first asked for. A module without
 `BatchEncoder` is called frame by frame, and by one thread at a time in the whole process unless it says
 ``THREAD_SAFE = True``: pylibjpeg-openjpeg 2.6 crashes under threads, and none of pydicom's plug-ins releases the GIL.
@@ -142,6 +144,7 @@ class Plugin:
 
 
 NVIMGCODEC = PluginPath("nvimgcodec", "gpuenc.cuda.nvcodec", "encode_frame", "gpu")
+CUDA_HTJ2K = PluginPath("cuda-htj2k", "gpuenc.cuda.htj2k", "encode_frame", "gpu")
 IMAGECODECS = PluginPath("imagecodecs", "gpuenc.cpu.codecs", "encode_frame")
 _PYLIBJPEG = PluginPath("pylibjpeg", "pydicom.pixels.encoders.pylibjpeg", "_encode_frame")
 _PYJPEGLS = PluginPath("pyjpegls", "pydicom.pixels.encoders.pyjpegls", "_encode_frame")
@@ -156,7 +159,14 @@ _BEHIND: dict[str, tuple[PluginPath, ...]] = {
     "1.2.840.10008.1.2.4.81": (_PYJPEGLS,),
     "1.2.840.10008.1.2.4.90": (_PYLIBJPEG,),
     "1.2.840.10008.1.2.4.91": (_PYLIBJPEG,),
+    "1.2.840.10008.1.2.4.201": (CUDA_HTJ2K,),
+    "1.2.840.10008.1.2.4.202": (CUDA_HTJ2K,),
 }
+
+
+def is_by_label(module: object) -> bool:
+    """Whether a plug-in's module says that it is used only where its label is asked for."""
+    return bool(getattr(module, "BY_LABEL", False))
 
 
 def usable_cores() -> int:

@@ -95,6 +95,8 @@ def why_on_cpu(syntax: Syntax, device: str | int = "auto", label: str = "") -> s
     for path in plugins.default_plugins(syntax.uid) if syntax.encapsulated else ():
         if path.device == "gpu" and label in ("", path.label):
             module = import_module(path.module)
+            if plugins.is_by_label(module) and not label:
+                continue
             if module.is_available(syntax.uid):
                 return ""
             whys.append(module.why_unavailable(syntax.uid))

@@ -7,6 +7,8 @@
 //   GLOBAL(T) p          a kernel's parameter, or global_at<T>(address); p[i], load(p)
 //   SHARED(T, name, n)   n elements of static shared memory; SHARED_PTR(T) to hand it to a function
 //   DYN_SHARED(T, name)  the launch's dynamic shared memory
+//   TABLE(T, name, n)    n constants, brace-initialised
+// viewed_as<U>(p) is the same global memory as elements of another type.
 #pragma once
 
 typedef unsigned char u8;
@@ -24,6 +26,12 @@ typedef long long i64;
 #define DYN_SHARED(T, name)                                            \
     extern __shared__ __align__(16) unsigned char dynamic_shared_memory[]; \
     T* name = reinterpret_cast<T*>(dynamic_shared_memory)
+#define TABLE(T, name, count) __device__ const T name[count]
+
+template <class U, class T>
+__device__ __forceinline__ U* viewed_as(T* place) {
+    return reinterpret_cast<U*>(place);
+}
 
 template <class T>
 __device__ __forceinline__ T* global_at(u64 address) {
@@ -40,6 +48,7 @@ __device__ __forceinline__ T load(const T* place) {
 
 #define __device__
 #define __forceinline__ inline
+#define TABLE(T, name, count) static const T name[count]
 
 #endif
 
@@ -60,6 +69,17 @@ __device__ __forceinline__ u32 warp_or(u32 value) {
 
 __device__ __forceinline__ u32 warp_xor(u32 value) {
     for (int distance = 16; distance; distance >>= 1) value ^= __shfl_xor_sync(ALL_LANES, value, distance);
+    return value;
+}
+
+// The sum of the values of this lane and all lower ones. All 32 lanes must take part.
+__device__ __forceinline__ u32 warp_inclusive_sum(u32 value) {
+    const u32 lane = threadIdx.x % 32;
+#pragma unroll
+    for (u32 distance = 1; distance < 32; distance <<= 1) {
+        const u32 lower = __shfl_up_sync(ALL_LANES, value, distance);
+        if (lane >= distance) value += lower;
+    }
     return value;
 }
 

@@ -139,6 +139,15 @@ def test_nvrtc_compiles_it_within_its_registers(compiled: Compiled, source: str,
     return None
 
 
+def test_the_block_coder_leaves_room_for_eight_blocks_on_a_multiprocessor(compiled: Compiled) -> None:
+    if ("ht_block", 90) not in compiled:
+        return missing("NVRTC that knows sm_90")
+    [(kernel, stores, loads, registers)] = USAGE.findall(compiled["ht_block", 90][2])
+    assert (kernel, int(stores), int(loads)) == ("ht_encode_blocks", 0, 0)
+    assert int(registers) <= 64
+    return None
+
+
 def test_an_error_in_a_source_is_named_with_its_file_and_line() -> None:
     library = nvrtc()
     if library is None:

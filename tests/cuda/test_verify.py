@@ -40,11 +40,11 @@ LOSSY = replace(WANTED, lossless=False)
         (CPU_PLUGIN, WANTED, "independent", "independent"),
         (UNPROVEN, WANTED, "none", "cpu"),
         (UNPROVEN, WANTED, "all", "cpu"),
-        (UNPROVEN, WANTED, "independent", "independent"),
+        (UNPROVEN, WANTED, "independent", "cpu"),
         (PROVEN, WANTED, "none", "nobody"),
         (PROVEN, HARD, "none", "device"),
         (PROVEN, WANTED, "all", "device"),
-        (PROVEN, WANTED, "independent", "independent"),
+        (PROVEN, WANTED, "independent", "cpu"),
         (UNPROVEN, LOSSY, "all", "nobody"),
         (PROVEN, LOSSY, "independent", "nobody"),
     ],
@@ -119,7 +119,7 @@ def test_a_gpu_is_not_believed_before_it_is_proven(simt_gpu, on_cpu, proven, ask
 def test_independent_is_the_cpus_whatever_is_proven(simt_gpu, on_cpu):
     results = run(frames(2), lossless(HT), plugins=[gpu(), CPU], verify="independent")
     assert by(results) == ["nvimgcodec"] * 2
-    assert on_cpu == [(0, {"independently": True}), (1, {"independently": True})]
+    assert on_cpu == [(0, {"independently": False}), (1, {"independently": False})]  # whose code no GPU has
     assert not simt_gpu.decoded
 
 

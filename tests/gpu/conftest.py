@@ -9,6 +9,7 @@ GPUENC_GPU_DISCARD=1      no result is written: for what runs these tests under 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -94,6 +95,13 @@ def kernels(gpu):
 
         return SimtDevice()
     return GpuDevice(0)
+
+
+@pytest.fixture
+def compiler():
+    """What the HTJ2K reference encoder is built with."""
+    if shutil.which("g++") is None:
+        (pytest.fail if REQUIRED else pytest.skip)("no g++ to build the reference encoder with")
 
 
 class GpuDevice(CupyDevice):

@@ -32,8 +32,8 @@ nothing whose row is open.
 |---|---|---|---|
 """
 
-_CODESTREAMS, _LANES, _SPEED, _KERNELS = (
-    f"tests/gpu/test_{name}.py" for name in ("codestreams", "lanes", "speed", "kernels")
+_CODESTREAMS, _LANES, _SPEED, _KERNELS, _HTJ2K = (
+    f"tests/gpu/test_{name}.py" for name in ("codestreams", "lanes", "speed", "kernels", "htj2k")
 )
 
 # Claim → where it is shown.
@@ -76,6 +76,8 @@ ROWS: dict[str, tuple[str, str]] = {
     "launch-cost": ("What a batch of 256 small frames costs the host", _KERNELS),
     "compile": ("How long kernels take to compile at first use, and in a second process from CuPy's cache", _KERNELS),
     "sanitizer": ("compute-sanitizer (memcheck, racecheck, initcheck) finds nothing in the kernel tests", _KERNELS),
+    "htj2k-kernels": ("Our HTJ2K kernels write the reference's bytes: 100,000 random frames", _HTJ2K),
+    "htj2k-rates": ("GB/s of native pixels of our HTJ2K kernels: launches alone, host memory to codestreams", _HTJ2K),
     "driver": ("Driver and libraries with which all this ran; a driver of CUDA 13.0 under a build for 13.3", _LANES),
 }  # fmt: skip
 

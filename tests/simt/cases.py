@@ -15,6 +15,7 @@ from gpuenc.cpu import samples as cpu
 from gpuenc.cuda import samples as cuda
 from gpuenc.errors import ValuesOutsideBitsStored
 from gpuenc.frames import FrameFormat, Palette
+from tests.simt import htj2k
 from tests.simt.shim import SimtDevice
 
 Rng = np.random.Generator
@@ -241,6 +242,19 @@ def _checksum(rng: Rng, device: SimtDevice, most: int) -> None:
     assert got == [cpu.checksum(frame) for frame in batch]
 
 
+def _htj2k(bits: int, levels: tuple[int, int], rng: Rng, device: SimtDevice, most: int) -> None:
+    """Encode a batch by all kernels of HTJ2K; of `bits` and `levels` depends which they are."""
+    samples = () if rng.random() < 0.7 else (3,)
+    size = (int(rng.integers(1, most + 1)), int(rng.integers(1, min(most, 90) + 1)))
+    precision, signed = int(rng.integers(1 if bits == 8 else 9, bits + 1)), bool(rng.random() < 0.4)
+    wanted = htj2k.coding(
+        (*size, *samples), precision, signed=signed, levels=int(rng.integers(*levels)), mct=bool(samples) and bits == 8
+    )
+    contents = rng.choice(htj2k.CONTENTS, 2, replace=False)
+    frames = [htj2k.image(rng, str(content), wanted.shape, precision, signed) for content in contents]
+    htj2k.check_batch(device, frames, wanted, int(rng.integers(0, 16)) // 2 * 2)
+
+
 def integers(rng: Rng, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return random integers; sometimes only the smallest and the largest."""
     limits = np.iinfo(dtype)
@@ -278,4 +292,8 @@ COMPARISONS: dict[str, Comparison] = {
     },
     "crc32": _checksum,
     "crc32_tables": _checksum,
+    **{f"level_shift_{bits}": partial(_htj2k, bits, (0, 1)) for bits in (8, 16)},
+    **{f"dwt53_first_{bits}": partial(_htj2k, bits, (1, 2)) for bits in (8, 16)},
+    **dict.fromkeys(("dwt53_next", "ht_encode_blocks"), partial(_htj2k, 16, (2, 6))),
+    **dict.fromkeys(("packet_headers", "place_frames", "gather"), partial(_htj2k, 8, (2, 6))),
 }

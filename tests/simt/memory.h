@@ -218,6 +218,17 @@ T atomic(Pointer<T, check> pointer, Change change) {
     return before;
 }
 
+// Constants, checked for bounds.
+template <class T, size_t COUNT>
+struct Table {
+    T values[COUNT];
+    T operator[](size_t index) const {
+        if (index < COUNT) return values[index];
+        violation(BOUNDS, "reads element %zu of a table of %zu", index, COUNT);
+        return T();
+    }
+};
+
 inline int new_site() {
     static int sites;
     return sites++;

@@ -20,6 +20,7 @@
         return simt::shared_array<T>(site, size_t(count)); \
     }()
 #define DYN_SHARED(T, name) simt::SharedPtr<T> name(reinterpret_cast<T*>(simt::shared_memory))
+#define TABLE(T, name, count) static const simt::Table<T, count> name
 
 #define threadIdx (simt::current->index)
 #define blockIdx simt::block_index
@@ -31,6 +32,10 @@ struct __align__(16) uint4 { unsigned x, y, z, w; };
 struct __align__(8) int2 { int x, y; };
 struct __align__(16) int4 { int x, y, z, w; };
 
+template <class U, class T>
+simt::GlobalPtr<U> viewed_as(simt::GlobalPtr<T> place) {
+    return simt::GlobalPtr<U>(reinterpret_cast<U*>(place.raw));
+}
 template <class T>
 simt::GlobalPtr<T> global_at(unsigned long long address) {
     return simt::GlobalPtr<T>(reinterpret_cast<T*>(address));
