@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import DTypeLike, NDArray
 
-SOURCES = ("samples", "colour", "compare")
+SOURCES = ("samples", "colour", "compare", "packed", "jpeg_lossless", "rle")
 OPTIONS = ("-std=c++17", "-lineinfo")
 
 _INCLUDE = re.compile(r'\s*#\s*include\s+"([\w./]+)"\s*$')
