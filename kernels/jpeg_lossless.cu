@@ -131,14 +131,16 @@ extern "C" __global__ void __launch_bounds__(256) jpeg_lossless_plan(GLOBAL(cons
 
 // The codes of this thread's samples, to words[] from bit `at` on, most significant bit first. A word that is whole
 // with this thread's bits is its own; the first and the last may be others' too.
-__device__ __forceinline__ void put_codes(const Code (&codes)[PER_THREAD], u32 at, SHARED_PTR(u32) words) {
+__device__ __forceinline__ void put_codes(
+    u32 at, u32 available, SHARED_PTR(u16) differences, SHARED_PTR(u32) table, SHARED_PTR(u32) words) {
     u64 pending = 0;  // its low `filled` bits
     u32 filled = at % 32, word = at / 32;
     bool shared = true;
-#pragma unroll
-    for (u32 i = 0; i < PER_THREAD; i++) {
-        pending = pending << codes[i].length | codes[i].bits;
-        filled += codes[i].length;
+    const u32 first = threadIdx.x * PER_THREAD, end = min(first + PER_THREAD, available);
+    for (u32 i = first; i < end; i++) {
+        const Code code = code_of(differences[i], table);
+        pending = pending << code.length | code.bits;
+        filled += code.length;
         if (filled >= 32) {
             filled -= 32;
             const u32 whole = u32(pending >> filled);
@@ -148,7 +150,7 @@ __device__ __forceinline__ void put_codes(const Code (&codes)[PER_THREAD], u32 a
             word++;
         }
     }
-    if (filled) atomicOr(words + word, u32(pending << (32 - filled)));
+    if (filled && first < end) atomicOr(words + word, u32(pending << (32 - filled)));
 }
 
 // The bits that the last byte of a chunk still needs, from bit `at` on: the next samples' first ones, behind the last
@@ -210,17 +212,11 @@ __device__ void pack_chunks(GLOBAL(const Sample) samples, GLOBAL(const u32) tabl
             differences[i] = u16(difference_of(here, base + i, column.at, scan));
         for (u32 word = threadIdx.x; word < used; word += THREADS) code_words[word] = 0;
         __syncthreads();
-        Code codes[PER_THREAD];
         u32 mine = 0, total;
-#pragma unroll
-        for (u32 i = 0; i < PER_THREAD; i++) {
-            const u32 sample = threadIdx.x * PER_THREAD + i;
-            codes[i] = {0, 0};
-            if (sample < available) codes[i] = code_of(differences[sample], table);
-            mine += codes[i].length;
-        }
+        const u32 first = threadIdx.x * PER_THREAD;
+        for (u32 i = first; i < min(first + PER_THREAD, available); i++) mine += length_of(differences[i], table);
         const u32 until = block_running_sum(mine, sums, total);
-        put_codes(codes, skipped + until - mine, code_words);
+        put_codes(skipped + until - mine, available, differences, table, code_words);
         if (threadIdx.x == 0) fill_last_byte(skipped + u32(end - begin), available, differences, table, code_words);
         __syncthreads();
         const u32 found = store_bytes(begin, end, code_words, scratch + u64(frame) * words * 4);

@@ -73,6 +73,12 @@ __device__ __forceinline__ Code code_of(u32 difference, SHARED_PTR(u32) table) {
     return {entry >> 8 << more | low, (entry & 0xFF) + more};
 }
 
+// How many bits that are.
+__device__ __forceinline__ u32 length_of(u32 difference, SHARED_PTR(u32) table) {
+    const u32 category = category_of(difference);
+    return (table[category] & 0xFF) + category % 16;
+}
+
 // Room for making a Huffman table; all of it in shared memory, since it is indexed.
 struct Making {
     SHARED_PTR(u32) frequency;  // [LEAVES]
