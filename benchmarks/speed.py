@@ -30,7 +30,7 @@ from pydicom.uid import JPEG2000Lossless, generate_uid
 import gpuenc
 from gpuenc.archive.job import run
 from gpuenc.archive.report import Record, Summary
-from gpuenc.archive.transcode import Job
+from gpuenc.archive.request import Job
 from gpuenc.cpu import rle
 from gpuenc.plugins import usable_cores
 from gpuenc.syntaxes import find

@@ -14,6 +14,7 @@
     │   └── WrongCodestream              a codestream is not what was asked for
     ├── SourceError (ValueError)         a file or dataset cannot be read as images
     ├── DestinationError (OSError)       an output cannot be written
+    ├── JobError (RuntimeError)          a job cannot be begun, resumed or brought to its end
     └── DeviceUnavailable (RuntimeError) a GPU was demanded and there is none
 
 Each class also derives from the built-in that pydicom raises in the same place, so code written for
@@ -101,6 +102,12 @@ class DestinationError(GpuencError, OSError):
     code = "unwritable-destination"
 
 
+class JobError(GpuencError, RuntimeError):
+    """A job over many files cannot be begun, resumed or brought to its end; `code` says why."""
+
+    code = "job-failed"
+
+
 class DeviceUnavailable(GpuencError, RuntimeError):
     """A GPU was demanded and there is none that can be used."""
 
@@ -135,6 +142,12 @@ CODES: dict[str, str] = {
     "internal-error": "a defect of gpuenc",
     "invalid-option": "an option is wrong",
     "invalid-pixels": "attributes or samples contradict themselves",
+    "job-failed": "a job cannot be begun, resumed or ended",
+    "journal-differs": "the job to resume was asked for something else",
+    "journal-in-use": "another process is at work on the job",
+    "journal-missing": "there is no job to resume",
+    "journal-unfinished": "an unfinished job is there, and it is not resumed",
+    "journal-unusable": "the journal cannot be read or written",
     "kernel-disagrees": "a kernel's result is not that of its twin",
     "kernel-refused": "a kernel cannot do such a frame",
     "lossy-source": "the source is lossy already and is kept",
@@ -144,6 +157,7 @@ CODES: dict[str, str] = {
     "other-device": "the samples lie on another GPU than the encoder's",
     "out-of-memory": "memory does not suffice for one frame",
     "plugin-error": "a plug-in raised, or broke its contract",
+    "source-changed": "the source changed while it was read",
     "too-large": "larger than a length field, a bound or the memory budget allows",
     "truncated": "the source ends too early",
     "undecodable": "a fresh codestream cannot be decoded",
@@ -153,6 +167,9 @@ CODES: dict[str, str] = {
     "values-outside-bits-stored": "samples do not fit Bits Stored",
     "verify-mismatch": "samples do not come back from a fresh codestream",
     "video": "a video, which is lossy and kept",
+    "worker-crashed": "the file ended each process that worked on it",
+    "worker-hung": "no process came to an end with the file",
+    "workers-failed": "worker processes cannot be started",
     "wrong-codestream": "a codestream's markers are not what was asked for",
     "wrong-length": "lengths, frames and offsets contradict each other",
 }

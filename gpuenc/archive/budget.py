@@ -37,6 +37,10 @@ class ByteBudget:
         self._left = total_bytes
         self._changed = threading.Condition()
 
+    def __reduce__(self) -> tuple[type[ByteBudget], tuple[int]]:
+        """In another process it is another budget, of the same size."""
+        return ByteBudget, (self.total_bytes,)
+
     @contextlib.contextmanager
     def share(self, wanted_bytes: int) -> Iterator[int]:
         """Hold `wanted_bytes`, or all there is if that is less.

@@ -2,45 +2,65 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections import deque
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from gpuenc.archive.journal import Journal
+from gpuenc.archive.locks import only_job
+from gpuenc.archive.planner import Planner
+from gpuenc.archive.pool import Pool, Threads
 from gpuenc.archive.report import Record, Summary
-from gpuenc.archive.scan import Item, scan
-from gpuenc.archive.transcode import Interrupted, Job, transcode_file
+from gpuenc.archive.workers import Workers
+from gpuenc.dicom.atomic import TEMPORARY_SUFFIX
+from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable
 
-# Files handed to the workers at once, for each of them: enough that none waits for the one whose turn it is to be
-# reported, and not a million.
-_QUEUED_PER_WORKER = 16
+    from gpuenc.archive.request import Job
+    from gpuenc.archive.scan import Item
+
+# Found and not yet begun: enough to know soon how much there is, without holding up what is done meanwhile.
+_PLAN_FIRST_S = 0.2
+_COMMIT_EVERY_S = 0.5
+_WAIT_S = 0.2
+_MOST_AT_ONCE = 64
 
 
 class Watcher(Protocol):
     """Is told what happens, from the thread that runs the job."""
 
     def start(self, files: int, bytes_total: int) -> None:
-        """The sources have been walked: so many files of so many bytes."""
+        """The job begins; so many files of so many bytes were found so far."""
+
+    def planned(self, files: int, bytes_total: int) -> None:
+        """More files were found: so many altogether."""
+
+    def earlier(self, record: Record) -> None:
+        """A file has its outcome from an earlier run of the job."""
 
     def done(self, record: Record) -> None:
         """One file has an outcome."""
+
+    def workers(self, states: list[str]) -> None:
+        """What the worker processes do, a line on each."""
 
     def finish(self, summary: Summary) -> None:
         """The job is over."""
 
 
-def run(job: Job, watcher: Watcher, stop: threading.Event | None = None) -> Summary:
-    """Give every file of the job's sources exactly one outcome, in the order in which they were found.
+def run(
+    job: Job, watcher: Watcher, stop: threading.Event | None = None, items: Iterable[Item] | None = None
+) -> Summary:
+    """Give every file of the job's sources exactly one outcome.
 
-    Once `stop` is set, or Ctrl-C raises `KeyboardInterrupt` here, files in work are given up without a trace in the
-    destination, the rest is not begun, and the summary says `interrupted`. Files that were finished by then have
-    their outcome.
+    Once `stop` is set, or Ctrl-C raises `KeyboardInterrupt` here, nothing more is begun, files in work are finished,
+    and the summary says `interrupted`. A second `KeyboardInterrupt` gives up the files in work, without a trace in the
+    destination.
 
     Parameters
     ----------
@@ -50,117 +70,156 @@ def run(job: Job, watcher: Watcher, stop: threading.Event | None = None) -> Summ
         Whom to tell.
     stop : threading.Event, optional
         Set from elsewhere, such as a signal's handler, to end the job early.
+    items : iterable of Item, optional
+        The files, where they are not to be found by walking the sources.
 
     Raises
     ------
-    RuntimeError
-        The outcomes do not add up to the files found; nothing else is raised for what a file holds.
+    JobError
+        The journal cannot be used (its codes begin with ``journal-``), no worker can be started
+        (``workers-failed``), or the outcomes do not add up to the files found (``unreconciled``). Nothing is raised
+        for what a file holds.
     """
     started = time.perf_counter()
-    stop = stop or threading.Event()
     summary = Summary()
-    items = list(scan(job.sources, job.destination, without=job.report))
-    summary.planned = len(items)
-    watcher.start(len(items), sum(_size(item) for item in items))
-
-    def finished(record: Record) -> None:
-        summary.add(record)
-        watcher.done(record)
-
-    try:
-        _work(items, job, stop, finished)
-        summary.interrupted = summary.done < summary.planned and stop.is_set()
-    finally:
-        summary.seconds = time.perf_counter() - started
-        watcher.finish(summary)
-    if not summary.interrupted and summary.done != summary.planned:
-        raise RuntimeError(f"{summary.planned} files were found, but {summary.done} have an outcome")
+    with contextlib.ExitStack() as stack:
+        if job.journal is not None:
+            job.journal.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(only_job(job.journal))
+        journal = stack.enter_context(Journal(job.journal, job.about(), resume=job.resume))
+        _remove_leftovers(journal.interrupted)
+        pool: Pool = Workers(job) if job.workers else Threads(job)
+        try:
+            _Run(job, watcher, stop or threading.Event(), journal, pool, summary, items).through()
+        finally:
+            pool.close()
+            summary.seconds = time.perf_counter() - started
+            watcher.finish(summary)
+        if not summary.stopped:
+            journal.finish()
     return summary
 
 
-def _work(items: Sequence[Item], job: Job, stop: threading.Event, finished: Callable[[Record], None]) -> None:
-    """Tell `finished` of one record per item, in order, with `job.jobs` files in work."""
-    queue: deque[Future[Record] | Record] = deque()
+class _Run:
+    """One run of a job: finds, hands out, collects."""
 
-    def take() -> None:
-        first = queue[0]
-        record = first if isinstance(first, Record) else first.result()
-        queue.popleft()
-        finished(record)
+    def __init__(
+        self,
+        job: Job,
+        watcher: Watcher,
+        stop: threading.Event,
+        journal: Journal,
+        pool: Pool,
+        summary: Summary,
+        items: Iterable[Item] | None,
+    ) -> None:
+        self._job, self._watcher, self._stop = job, watcher, stop
+        self._journal, self._pool, self._summary = journal, pool, summary
+        self._planner = Planner(job, journal, self._settled, self._earlier, items)
+        self._in_work_bytes: dict[int, int] = {}
+        self._committed_s = time.monotonic()
 
-    with ThreadPoolExecutor(job.jobs, thread_name_prefix="gpuenc-file") as pool:
-        try:
-            for item, known in _refusals(items, job):
-                if stop.is_set():
+    def through(self) -> None:
+        """Run to the end, or to where it is stopped."""
+        self._plan_first()
+        while True:
+            try:
+                if self._step():
                     break
-                queue.append(known or pool.submit(transcode_file, item, job, stop))
-                if len(queue) >= job.jobs * _QUEUED_PER_WORKER:
-                    take()
-            while queue:
-                take()
-        except (KeyboardInterrupt, Interrupted):
-            pass
-        finally:
-            if queue:
-                stop.set()
-            for waiting in queue:
-                if isinstance(waiting, Future):
-                    waiting.cancel()
-        # What was finished before the stop is in the destination, so it is told; the rest never happened.
-        for waiting in queue:
-            try:
-                record = waiting if isinstance(waiting, Record) else waiting.result()
-            except (CancelledError, Interrupted):
-                continue
-            finished(record)
+            except KeyboardInterrupt:
+                if self._stop.is_set():
+                    raise
+                self._stop.set()
+        summary = self._summary
+        if not summary.stopped and summary.done != summary.planned:
+            missing = ", ".join(self._journal.without_outcome(3))
+            raise JobError(
+                f"{summary.planned} files were found, but {summary.done} have an outcome: {missing or 'none missing'}",
+                code="unreconciled",
+            )
+
+    def _plan_first(self) -> None:
+        until = time.monotonic() + _PLAN_FIRST_S
+        while not self._planner.complete and time.monotonic() < until and not self._stop.is_set():
+            self._planner.some()
+        self._summary.planned = self._planner.files
+        self._watcher.start(self._planner.files, self._planner.bytes_total)
+
+    def _step(self) -> bool:
+        """Find some files, hand some out, collect what is done; return whether it is over."""
+        if self._stop.is_set() and not self._summary.stopped:
+            self._end_early("interrupted")
+        if not self._summary.stopped:
+            if not self._planner.complete:
+                self._planner.some()
+                self._summary.planned = self._planner.files
+                self._watcher.planned(self._planner.files, self._planner.bytes_total)
+            self._hand_out()
+        over = self._summary.stopped or (self._planner.complete and not self._planner.waiting)
+        if over and not self._pool.outstanding:
+            return True
+        idle = self._planner.complete or self._summary.stopped
+        for number, record in self._pool.take(_WAIT_S if idle else 0.0):
+            self._done(number, record)
+        if time.monotonic() - self._committed_s > _COMMIT_EVERY_S:
+            self._committed_s = time.monotonic()
+            self._journal.commit()
+            self._watcher.workers(self._pool.states())
+        return False
+
+    def _hand_out(self) -> None:
+        room = min(self._pool.room, self._planner.waiting)
+        while room > 0 and self._has_space():
+            tasks = self._journal.next(min(room, _MOST_AT_ONCE))
+            self._planner.waiting -= len(tasks)
+            room -= len(tasks)
+            self._in_work_bytes.update((task.number, task.size_bytes) for task in tasks)
+            self._pool.give(tasks)
+
+    def _has_space(self) -> bool:
+        """Whether what is in work leaves the destination's reserve alone; ends the job where waiting is no use."""
+        if not self._job.reserve_bytes or self._job.dry_run:
+            return True
+        if _free_bytes(self._job.destination) - sum(self._in_work_bytes.values()) > self._job.reserve_bytes:
+            return True
+        if not self._pool.outstanding:
+            self._end_early("disk-full")
+        return False
+
+    def _end_early(self, why: str) -> None:
+        self._summary.stopped = why
+        self._pool.stop()
+
+    def _done(self, number: int, record: Record) -> None:
+        self._in_work_bytes.pop(number, None)
+        self._journal.done(number, record)
+        self._settled(record)
+        if record.reason == "disk-full" and not self._summary.stopped:
+            self._end_early("disk-full")
+
+    def _settled(self, record: Record) -> None:
+        self._summary.add(record)
+        self._watcher.done(record)
+
+    def _earlier(self, record: Record) -> None:
+        self._summary.add(record)
+        self._summary.earlier_files += 1
+        self._watcher.earlier(record)
 
 
-def _refusals(items: Sequence[Item], job: Job) -> Iterator[tuple[Item, Record | None]]:
-    """Yield each item, and its outcome where it is known before any work."""
-    taken: set[str] = set()
-    own = _Own(items) if job.overwrite else None
-    for item in items:
-        name, source = str(item.destination), str(item.source)
-        if item.left_out:
-            left = item.left_out
-            yield item, Record(source, left.status, reason=left.code, message=left.message)
-        elif name in taken:
-            message = "another source has the same place in the destination"
-            yield item, Record(source, "failed", reason="destination-collision", message=message)
-        elif own and item.destination in own:
-            message = "its place in the destination is that of a source, and sources are never changed"
-            yield item, Record(source, "failed", reason="destination-is-source", message=message)
-        else:
-            taken.add(name)
-            yield item, None
+def _remove_leftovers(folders: Iterable[str]) -> None:
+    """Remove what files in work left when their job was killed."""
+    for folder in folders:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") and entry.name.endswith(TEMPORARY_SUFFIX):
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry.path)
 
 
-class _Own:
-    """The places of all sources, whatever the paths that lead there."""
-
-    def __init__(self, items: Sequence[Item]) -> None:
-        self._folders: dict[Path, tuple[int, int] | None] = {}
-        self._places = {self._place(item.source) for item in items}
-        links = [item.source for item in items if item.source.is_symlink()]
-        self._places |= {self._place(link.resolve()) for link in links}
-
-    def __contains__(self, path: Path) -> bool:
-        place = self._place(path)
-        return place[0] is not None and place in self._places
-
-    def _place(self, path: Path) -> tuple[tuple[int, int] | None, str]:
-        folder = path.parent
-        if folder not in self._folders:
-            try:
-                found = os.stat(folder)
-                self._folders[folder] = (found.st_dev, found.st_ino)
-            except OSError:
-                self._folders[folder] = None
-        return self._folders[folder], path.name
-
-
-def _size(item: Item) -> int:
+def _free_bytes(folder: Path) -> int:
     try:
-        return 0 if item.left_out else item.source.stat().st_size
-    except OSError:
-        return 0
+        found = os.statvfs(folder)
+    except (OSError, AttributeError):
+        return 1 << 62
+    return found.f_bavail * found.f_frsize

@@ -49,6 +49,24 @@ class Display:
         self._bar = bar, bar.add_task("files", total=files, rates="")
         bar.start()
 
+    def planned(self, files: int, bytes_total: int) -> None:
+        """Take note of how much was found so far."""
+        if files != self._files:
+            self._files = files
+            if self._bar:
+                self._bar[0].update(self._bar[1], total=files)
+
+    def earlier(self, record: Record) -> None:
+        """Count a file that an earlier run has done."""
+        self._done += 1
+        if self._report:
+            self._report.add(record)
+        if self._bar:
+            self._bar[0].update(self._bar[1], advance=1)
+
+    def workers(self, states: list[str]) -> None:
+        """Nothing is shown of them."""
+
     def done(self, record: Record) -> None:
         """Count one file; say at once what failed."""
         self._done += 1

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
-from typing import BinaryIO, Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Status = Literal["encoded", "copied", "skipped", "failed"]
 
@@ -41,6 +44,21 @@ class Record:
         Wall time spent on the file.
     verified : bool
         Every sample of the output was decoded again and compared.
+    modality : str
+        Modality (0008,0060) of the source.
+    finished_s : float
+        When it had its outcome: seconds since 1970-01-01 UTC.
+    worker : int
+        Which worker process did it, counted from 1; 0 where none was needed.
+    stage_seconds : dict of str to float
+        Time spent in each stage ("read", "encode", "verify", "write"), over all threads.
+    crc32 : tuple of str
+        CRC-32 of the samples of each verified frame, 8 hexadecimal digits: samples interleaved, little endian, in
+        cells of 8, 16 or 32 bits.
+    source_digest, output_digest : str
+        XXH3-128 of the two files, 32 hexadecimal digits.
+    source_mtime_ns, output_mtime_ns : int
+        When the two files were last modified; nanoseconds since 1970-01-01 UTC.
     """
 
     source: str
@@ -58,6 +76,15 @@ class Record:
     pixel_bytes: int = 0
     seconds: float = 0.0
     verified: bool = False
+    modality: str = ""
+    finished_s: float = 0.0
+    worker: int = 0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    crc32: tuple[str, ...] = ()
+    source_digest: str = ""
+    output_digest: str = ""
+    source_mtime_ns: int = 0
+    output_mtime_ns: int = 0
 
     def as_json(self) -> str:
         """Return the record as one line of JSON.
@@ -68,6 +95,15 @@ class Record:
         values["seconds"] = round(self.seconds, 6)
         line = json.dumps(values, ensure_ascii=False)
         return line.encode("utf-8", "backslashreplace").decode()
+
+
+_FIELDS = frozenset(field.name for field in fields(Record))
+
+
+def record_of(values: Mapping[str, Any]) -> Record:
+    """Return the record that a line of JSON holds; what later versions may add to it is left out."""
+    known = {name: value for name, value in values.items() if name in _FIELDS}
+    return Record(**known | {"crc32": tuple(known.get("crc32", ()))})
 
 
 class ReportFile:
@@ -105,7 +141,15 @@ class ReportFile:
 
 @dataclass(slots=True)
 class Summary:
-    """Totals of a job."""
+    """Totals of a job.
+
+    Attributes
+    ----------
+    planned, earlier_files : int
+        Files found; of these, done by an earlier run of the job.
+    stopped : str
+        Why it ended early: ``"interrupted"`` or ``"disk-full"``.
+    """
 
     files: Counter[str] = field(default_factory=Counter)
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -118,7 +162,8 @@ class Summary:
     verified_files: int = 0
     seconds: float = 0.0
     planned: int = 0
-    interrupted: bool = False
+    earlier_files: int = 0
+    stopped: str = ""
 
     def add(self, record: Record) -> None:
         """Count one file."""
@@ -133,6 +178,11 @@ class Summary:
         if record.status == "encoded":
             self.bytes_in += record.bytes_in
             self.bytes_out += record.bytes_out
+
+    @property
+    def interrupted(self) -> bool:
+        """It ended before every file had an outcome."""
+        return bool(self.stopped)
 
     @property
     def done(self) -> int:

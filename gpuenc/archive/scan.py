@@ -26,11 +26,12 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One file, its place in the destination's tree, and why it is left out, if it is."""
+    """One file, its place in the destination's tree, why it is left out, and whether what is there may be replaced."""
 
     source: Path
     destination: Path
     left_out: LeftOut | None = None
+    replaces: bool = False
 
 
 _NOT_FOLLOWED = LeftOut(

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import logging
 import os
 import time
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpuenc import engine
-from gpuenc.archive.budget import ByteBudget, default_bytes
+from gpuenc.archive import inplace
 from gpuenc.archive.report import Record, Status
+from gpuenc.archive.request import Job
+from gpuenc.archive.stamp import Stamp
 from gpuenc.coding import coding
-from gpuenc.dicom.atomic import copy_file
+from gpuenc.dicom.atomic import DISK_FULL, copy_file
 from gpuenc.dicom.attributes import changes, moves_overlays, with_ratio
 from gpuenc.dicom.cells import encoded_format
 from gpuenc.dicom.decoding import frame_decoder
@@ -32,7 +35,6 @@ from gpuenc.syntaxes import keeps_jpeg
 if TYPE_CHECKING:
     import threading
     from collections.abc import Generator
-    from pathlib import Path
 
     from gpuenc.archive.scan import Item
     from gpuenc.coding import Coding
@@ -43,6 +45,7 @@ LOGGER = logging.getLogger(__name__)
 
 # Images whose samples no compressed transfer syntax can hold (PS3.5 A.4), and objects that are no images.
 _COPIED_CODES = frozenset({"no-pixel-data", "float-pixel-data", "video"})
+_MODALITY = 0x00080060
 # Below this, a file is one thread's work; above, its frames are spread over lanes.
 _SPREAD_BYTES = 32 << 20
 # Peak memory of a frame's way through the hungriest lossless codec, as a multiple of its samples.
@@ -50,58 +53,34 @@ _PEAK_FACTOR = 12
 
 
 class Interrupted(Exception):
-    """The job was told to stop while this file was in work."""
+    """The job was told to give up while this file was in work."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What `gpuenc transcode` was asked for.
+class _Work:
+    """One file in work: what it is, what was asked for, whether to give up, and what the source was when it began."""
 
-    Parameters
-    ----------
-    sources : tuple of Path
-        Files and folders that exist.
-    destination : Path
-        Folder of the outputs.
-    target : Target
-        What frames become.
-    plugin : str
-        Label of the only plug-in to use; empty for all.
-    device : {'auto', 'cpu', 'gpu'}
-        As for `Encoder.encode`.
-    jobs : int
-        Files in work at once.
-    lanes : int, optional
-        Most threads for the frames of one large file; by default one per usable core.
-    verify : bool
-        Decode lossless outputs again and compare every sample.
-    keep_lossy : bool
-        Copy files that are lossy already instead of encoding them again.
-    whole_cells : bool
-        Encode files with samples outside Bits Stored at the precision of Bits Allocated, instead of copying them.
-    extended_offsets, overwrite, dry_run : bool
-        Always write an Extended Offset Table; replace outputs; read headers only and write nothing.
-    report : Path, optional
-        The report that is being written, which is no source.
-    budget : ByteBudget
-        Memory that all files in work share.
-    """
+    item: Item
+    job: Job
+    stop: threading.Event
+    stamp: Stamp
 
-    sources: tuple[Path, ...]
-    destination: Path
-    target: Target
-    plugin: str = ""
-    device: str = "auto"
-    jobs: int = 1
-    lanes: int | None = None
-    verify: bool = True
-    keep_lossy: bool = True
-    whole_cells: bool = False
-    extended_offsets: bool = False
-    overwrite: bool = False
-    dry_run: bool = False
-    report: Path | None = None
-    budget: ByteBudget = field(default_factory=lambda: ByteBudget(default_bytes()), compare=False)
+    def check(self) -> None:
+        """Raise `Interrupted` if it is to be given up."""
+        if self.stop.is_set():
+            raise Interrupted
+
+    def demand_unchanged(self) -> None:
+        """Check that nobody wrote to the source while it was read; one that vanished meanwhile was read whole.
+
+        Raises
+        ------
+        SourceError
+            ``source-changed``.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if Stamp.of(self.item.source) != self.stamp:
+                raise SourceError("the source changed while it was read", code="source-changed")
 
 
 def transcode_file(item: Item, job: Job, stop: threading.Event) -> Record:
@@ -113,81 +92,91 @@ def transcode_file(item: Item, job: Job, stop: threading.Event) -> Record:
         `stop` was set meanwhile; nothing of the output is left. Nothing else is raised for what a file holds.
     """
     begun = time.perf_counter()
-    if stop.is_set():
-        raise Interrupted
+    work = _Work(item, job, stop, Stamp(0, 0))
+    work.check()
     try:
-        record = _transcode(item, job, stop)
+        work = replace(work, stamp=Stamp.of(item.source))
+        record = _transcode(work)
     except GpuencError as error:
-        record = _failed(item, job, error)
+        record = _failed(work, error)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # a deflated source is inflated into a temporary file
-            record = _record(item, job, "failed", "disk-full", f"the folder for temporary files: {reason}")
+        if error.errno in DISK_FULL:  # a deflated source is inflated into a temporary file
+            record = _record(work, "failed", "disk-full", f"the folder for temporary files: {reason}")
         else:
-            record = _record(item, job, "failed", "unreadable-source", f"the source cannot be read: {reason}")
+            record = _record(work, "failed", "unreadable-source", f"the source cannot be read: {reason}")
     except MemoryError:
-        record = _record(item, job, "failed", "out-of-memory", "there is not enough memory for one of its frames")
+        record = _record(work, "failed", "out-of-memory", "there is not enough memory for one of its frames")
     except Interrupted:
         raise
     except Exception as error:
         # A defect of ours must not cost the other files theirs. Its text may quote the file, so it is not shown.
         LOGGER.debug("internal error", exc_info=True)
-        record = _record(item, job, "failed", "internal-error", f"internal error: {type(error).__name__}")
-    try:
-        size = item.source.stat().st_size
-    except OSError:
-        size = 0
-    return replace(record, bytes_in=size, seconds=time.perf_counter() - begun)
+        record = _record(work, "failed", "internal-error", f"internal error: {type(error).__name__}")
+    output = None if job.dry_run or not record.destination else Stamp.of_any(Path(record.destination))
+    return replace(
+        record,
+        bytes_in=record.bytes_in or work.stamp.size_bytes,
+        source_mtime_ns=record.source_mtime_ns or work.stamp.mtime_ns,
+        output_mtime_ns=output.mtime_ns if output else 0,
+        seconds=time.perf_counter() - begun,
+        finished_s=time.time(),
+    )
 
 
-def _transcode(item: Item, job: Job, stop: threading.Event) -> Record:
-    if not job.overwrite and os.path.lexists(item.destination):
-        return _record(item, job, "skipped", "destination-exists", "the destination exists")
+def _transcode(work: _Work) -> Record:
+    item, job = work.item, work.job
+    replaces = job.overwrite or job.in_place or item.replaces
+    if not replaces and os.path.lexists(item.destination):
+        return _record(work, "skipped", "destination-exists", "the destination exists")
     try:
         source = DicomFile(item.source)
     except SourceError as error:
         if error.code == "not-dicom":
-            return _record(item, job, "skipped", error.code, str(error))
+            return _record(work, "skipped", error.code, str(error))
         if error.code in _COPIED_CODES:
-            return _copied(item, job, stop, error.code, str(error))
+            return _copied(work, error.code, str(error))
         raise
     with source:
         try:
-            return _outcome(source, item, job, stop)
+            return replace(_outcome(source, work), modality=source.attributes.text(_MODALITY) or "")
         except GpuencError as error:
-            return _failed(item, job, error, source.syntax)
+            return replace(_failed(work, error, source.syntax), modality=source.attributes.text(_MODALITY) or "")
 
 
-def _outcome(source: DicomFile, item: Item, job: Job, stop: threading.Event) -> Record:
+def _outcome(source: DicomFile, work: _Work) -> Record:
+    job = work.job
     if source.compressed:
         source.frame(0)  # what is cut off, or contradicts itself, is neither encoded nor copied
     if source.syntax == job.target.syntax.uid and (job.target.lossless or job.keep_lossy):
-        return _copied(item, job, stop, "already-encoded", "it has the target's transfer syntax", source.syntax)
+        before = inplace.replaced_before(work.item, job)
+        if before:
+            return _record(work, "encoded", message="replaced before the job was interrupted", **before)
+        return _copied(work, "already-encoded", "it has the target's transfer syntax", source.syntax)
     if job.keep_lossy and source.lossy and not keeps_jpeg(source.syntax, job.target.syntax):
-        return _copied(item, job, stop, "lossy-source", "its pixels are lossy already", source.syntax)
+        return _copied(work, "lossy-source", "its pixels are lossy already", source.syntax)
     try:
-        return _encoded(source, item, job, job.target, stop)
+        return _encoded(source, work, job.target)
     except ValuesOutsideBitsStored as error:
         if not job.whole_cells:
-            return _copied(item, job, stop, error.code, str(error), source.syntax)
-    return _encoded(source, item, job, replace(job.target, whole_cells=True), stop)
+            return _copied(work, error.code, str(error), source.syntax)
+    return _encoded(source, work, replace(job.target, whole_cells=True))
 
 
-def _encoded(source: DicomFile, item: Item, job: Job, target: Target, stop: threading.Event) -> Record:
+def _encoded(source: DicomFile, work: _Work, target: Target) -> Record:
     cells = encoded_format(source, target)
     wanted = coding(target, cells, keeps_jpeg=keeps_jpeg(source.syntax, target.syntax))
-    if job.dry_run:
+    if work.job.dry_run:
         return _record(
-            item,
-            job,
+            work,
             "encoded",
-            destination=str(item.destination),
+            destination=str(work.item.destination),
             source_syntax=source.syntax,
             frames=source.number_of_frames,
             pixel_bytes=source.native_bytes,
         )
-    with job.budget.share(_memory_bytes(source, job)) as memory_bytes:
-        return _written(source, item, job, target, cells, wanted, stop, memory_bytes)
+    with work.job.budget.share(_memory_bytes(source, work.job)) as memory_bytes:
+        return _written(source, work, target, cells, wanted, memory_bytes)
 
 
 def _memory_bytes(source: DicomFile, job: Job) -> int:
@@ -211,15 +200,9 @@ def _memory_bytes(source: DicomFile, job: Job) -> int:
 
 
 def _written(
-    source: DicomFile,
-    item: Item,
-    job: Job,
-    target: Target,
-    cells: FrameFormat,
-    wanted: Coding,
-    stop: threading.Event,
-    memory_bytes: int,
+    source: DicomFile, work: _Work, target: Target, cells: FrameFormat, wanted: Coding, memory_bytes: int
 ) -> Record:
+    item, job = work.item, work.job
     found = changes(source, cells, target, wanted)
     overlays = EmbeddedOverlays(source.attributes, cells.overlay_bits) if moves_overlays(cells, wanted) else None
     _make_folder(item.destination.parent)
@@ -234,14 +217,14 @@ def _written(
             source.number_of_frames,
             cells=cells,
             extended_offsets=job.extended_offsets,
-            overwrite=job.overwrite,
+            overwrite=job.overwrite or job.in_place or item.replaces,
+            fsync=job.durability != "none",
         ) as output,
         closing(_results(source, job, target, wanted, overlays, memory_bytes)) as results,
     ):
         encoded_bytes = 0
         for result in results:
-            if stop.is_set():
-                raise Interrupted
+            work.check()
             if isinstance(result, Failure):
                 raise error_of(result)
             output.put(result.codestream)
@@ -261,10 +244,11 @@ def _written(
                     sop_instance_uid=found.sop_instance_uid,
                 )
             final = header(source, with_ratio(found, source, encoded_bytes), target.syntax.uid)
-        summary = output.finish(final, trailer(source))
+        work.demand_unchanged()
+        with inplace.kept(item, job):
+            summary = output.finish(final, trailer(source))
     return _record(
-        item,
-        job,
+        work,
         "encoded",
         message="; ".join(source.notes),
         destination=str(item.destination),
@@ -301,19 +285,27 @@ def _results(
     )
 
 
-def _copied(item: Item, job: Job, stop: threading.Event, code: str, message: str, source_syntax: str = "") -> Record:
-    def check() -> None:
-        if stop.is_set():
-            raise Interrupted
+def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Record:
+    item, job = work.item, work.job
+    if job.in_place:
+        return _record(work, "skipped", code, message, source_syntax=source_syntax)
 
-    if job.dry_run:
-        size = item.source.stat().st_size
-    else:
+    def check() -> None:
+        work.check()
+        work.demand_unchanged()
+
+    size = work.stamp.size_bytes
+    if not job.dry_run:
         _make_folder(item.destination.parent)
-        size = copy_file(item.source, item.destination, overwrite=job.overwrite, check=check)
+        size = copy_file(
+            item.source,
+            item.destination,
+            overwrite=job.overwrite or item.replaces,
+            fsync=job.durability != "none",
+            check=check,
+        )
     return _record(
-        item,
-        job,
+        work,
         "copied",
         code,
         message,
@@ -331,10 +323,17 @@ def _make_folder(folder: Path) -> None:
         raise DestinationError(f"the folder cannot be made: {reason}", code="destination-unwritable") from None
 
 
-def _failed(item: Item, job: Job, error: GpuencError, source_syntax: str = "") -> Record:
+def _failed(work: _Work, error: GpuencError, source_syntax: str = "") -> Record:
     message = " ".join(str(error).split())
-    return _record(item, job, "failed", error.code, message, source_syntax=source_syntax)
+    return _record(work, "failed", error.code, message, source_syntax=source_syntax)
 
 
-def _record(item: Item, job: Job, status: Status, reason: str = "", message: str = "", **more: Any) -> Record:
-    return Record(str(item.source), status, reason=reason, message=message, target_syntax=job.target.syntax.uid, **more)
+def _record(work: _Work, status: Status, reason: str = "", message: str = "", **more: Any) -> Record:
+    return Record(
+        str(work.item.source),
+        status,
+        reason=reason,
+        message=message,
+        target_syntax=work.job.target.syntax.uid,
+        **more,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +13,7 @@ from gpuenc.cuda.jobs import FAULT_OVERFLOW, FAULT_TRUNCATED
 from gpuenc.errors import CodecError, InvalidPixels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from importlib.resources.abc import Traversable
 
     import numpy as np
@@ -72,6 +73,12 @@ class CupyDevice:
         self._device = cupy.cuda.Device(index)
         self._modules: dict[str, Any] = {}
         self._compiling = threading.Lock()
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Return a context in which this device is current, with a stream of its own."""
+        with self._device, self._cupy.cuda.Stream(non_blocking=True):
+            yield
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """Return an array of anything, from CuPy's pool: freed memory is reused in the order of the stream."""

@@ -42,7 +42,7 @@ _BATCH_FRAMES = 256
 _BATCH_BYTES = 64 << 20
 # Half of a lane's memory holds a batch's cells and samples; the other is left to nvJPEG2000, which cannot be told how
 # much it may have, and whose use per frame in flight is not known.
-_CELLS_AND_SAMPLES = 4
+DEVICE_FACTOR = 4
 # Host memory of one call over the native bytes: the cells, their pinned copy, pinned codestreams, codestreams.
 _PEAK_FACTOR = 4.5
 
@@ -88,17 +88,20 @@ def free_device_bytes(device: int) -> int:
         return _UNKNOWN_DEVICE_BYTES * _SHARE_OF_FREE
 
 
-def limits(budget_bytes: int) -> Limits:
-    """Return the limits of a plug-in whose lanes together may use `budget_bytes` of a device."""
+def limits(budget_bytes: int, device_factor: int = DEVICE_FACTOR) -> Limits:
+    """Return the limits of a plug-in whose lanes together may use `budget_bytes` of a device.
+
+    Parameters
+    ----------
+    budget_bytes : int
+        What `device_budget` returned.
+    device_factor : int
+        Device memory that a batch takes at its peak, as a multiple of its native bytes.
+    """
     lanes = max(1, min(_MOST_LANES, budget_bytes // _LANE_BYTES))
     pinned = int(PINNED_BYTES / lanes / 2.5)  # cells, and codestreams a quarter larger
-    size = min(_BATCH_BYTES, pinned, budget_bytes // (lanes * _CELLS_AND_SAMPLES))
+    size = min(_BATCH_BYTES, pinned, budget_bytes // (lanes * device_factor))
     return Limits(frames=_BATCH_FRAMES, bytes=max(1, size), lanes=lanes, peak_factor=_PEAK_FACTOR)
-
-
-def largest_frame(budget_bytes: int, lanes: int) -> int:
-    """Return the most bytes that one frame's cells and samples may take together; larger ones are for the CPU."""
-    return budget_bytes // (2 * lanes)
 
 
 def device_bytes(fmt: FrameFormat, coding: Coding) -> int:

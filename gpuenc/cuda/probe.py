@@ -1,4 +1,4 @@
-"""Whether a device can be used: asked once per process, device and codec, by encoding something and looking at it.
+"""Whether a device can be used: asked once per process, device and codec, by doing something and looking at it.
 
 Nothing is asked at import. A forked child asks again; where its parent had used CUDA, the answer is no, since a context
 does not survive a fork. Without a driver the answer costs a millisecond, and nothing of CUDA is loaded.
@@ -22,19 +22,27 @@ import numpy as np
 from gpuenc.codestream import check
 from gpuenc.coding import coding
 from gpuenc.cpu import decoders
+from gpuenc.cpu import samples as cpu_samples
 from gpuenc.cuda import health
+from gpuenc.cuda import samples as device_samples
+from gpuenc.cuda.kernels import CupyDevice
 from gpuenc.errors import GpuencError
 from gpuenc.frames import FrameFormat
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
+
+    from gpuenc.cuda.kernels import Device
 
 Codec = Literal["jpeg2k", "jpeg"]
 
 _DRIVER_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _WHEELS = {12: "nvidia-nvimgcodec-cu12", 13: "nvidia-nvimgcodec-cu13"}
+_CUPY_WHEELS = {12: "cupy-cuda12x", 13: "cupy-cuda13x"}
 _VERBOSITY = "PYNVIMGCODEC_VERBOSITY"
 _TIMEOUT_S = 60.0
 _SIDE, _BITS, _LEVELS, _QUALITY = 64, 12, 5, 90
@@ -79,13 +87,49 @@ def probe(device: int = 0, codec: Codec = "jpeg2k") -> Answer:
     codec : {'jpeg2k', 'jpeg'}
         JPEG 2000 and HTJ2K, or JPEG.
     """
+    needs = _Needs(
+        "nvImageCodec", "nvidia.nvimgcodec", _WHEELS, "nvJPEG2000 does" if codec == "jpeg2k" else "nvJPEG does"
+    )
+    return _answer(device, codec, needs, partial(_encode, device, codec))
+
+
+def kernels(device: int = 0, name: str = "kernels", check: Callable[[Device], str] | None = None) -> Answer:
+    """Return whether our own kernels run on `device` here; never raises, never prints. nvImageCodec is not needed.
+
+    CuPy has to be there, a kernel to be compiled, and what it computes to be right.
+
+    Parameters
+    ----------
+    device : int
+        Which of the visible GPUs.
+    name : str
+        Under which the answer is kept: one for each `check`.
+    check : callable, optional
+        What has to work besides, such as a small image that has to come back: is given the device, on its own stream,
+        and returns what is wrong with it, or nothing. It may raise anything.
+    """
+    needs = _Needs("CuPy", "cupy", _CUPY_WHEELS, "Our kernels do")
+    return _answer(device, name, needs, partial(_run_kernels, device, check))
+
+
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """The package without which there is no answer: its name, module and wheels by CUDA, and what does not work."""
+
+    package: str
+    module: str
+    wheels: dict[int, str]
+    subject: str
+
+
+def _answer(device: int, name: str, needs: _Needs, work: Callable[[], str]) -> Answer:
     given_up = health.lost(device)
     if given_up:
         return Answer(f"GPU {device} was given up: {given_up}")
     with _ASKING:
-        if (device, codec) not in _ANSWERS:
-            _ANSWERS[device, codec] = _ask(device, codec)
-        return _ANSWERS[device, codec]
+        if (device, name) not in _ANSWERS:
+            _ANSWERS[device, name] = _ask(device, needs, work)
+        return _ANSWERS[device, name]
 
 
 def load() -> Any:
@@ -160,7 +204,7 @@ def _wrong(codestream: bytes, image: NDArray[Any], codec: Codec) -> str:
     return f"samples come back with a mean error of {errors.mean():.1f}" if errors.mean() > _JPEG_ERROR else ""
 
 
-def _ask(device: int, codec: Codec) -> Answer:
+def _ask(device: int, needs: _Needs, work: Callable[[], str]) -> Answer:
     if _forked_from_cuda:
         return Answer(
             "This process was forked from one that had used CUDA, which does not survive a fork: start workers with "
@@ -169,35 +213,34 @@ def _ask(device: int, codec: Codec) -> Answer:
     driver = _driver_version()
     if not driver:
         return Answer(f"No NVIDIA driver: there is no {_DRIVER_LIBRARY} on this machine")
-    missing = _wheel_missing(driver)
+    missing = _wheel_missing(driver, needs)
     if missing:
         return Answer(missing, f"driver for CUDA {_dotted(driver)}")
     worker = health.Worker("gpuenc-probe")
     try:
         with health.silenced() as said:
             refused = worker.call(partial(_initialise, device), _TIMEOUT_S)
-            wrong = "" if refused else worker.call(partial(_encode, device, codec), _TIMEOUT_S)
+            wrong = "" if refused else worker.call(work, _TIMEOUT_S)
     except Exception as error:  # noqa: BLE001 - any error is a no, and the reason is told
-        return _refused(device, error, said.text)
+        return _refused(device, error, said.text, needs)
     finally:
         worker.close()
     if refused:
         return Answer(refused)
-    found = f"driver for CUDA {_dotted(driver)}, {', '.join(_installed_wheels())}"
+    found = f"driver for CUDA {_dotted(driver)}, {', '.join(_installed_wheels(needs))}"
     if wrong:
-        library = "nvJPEG2000" if codec == "jpeg2k" else "nvJPEG"
         hint = f": install 'gpuenc[{_extra(driver)}]'" if "Failed to load" in said.text else ""
-        return Answer(f"{library} does not work on GPU {device}: {wrong}{hint}", found)
+        return Answer(f"{needs.subject} not work on GPU {device}: {wrong}{hint}", found)
     return Answer("", found)
 
 
-def _refused(device: int, error: Exception, said: str) -> Answer:
+def _refused(device: int, error: Exception, said: str, needs: _Needs) -> Answer:
     fault = health.classify(error)
     if isinstance(error, health.Hung):
         health.give_up(device, f"the probe got {error}")
         return Answer(f"GPU {device} does not answer: {error}")
     if isinstance(error, ImportError | OSError):
-        return Answer(f"nvImageCodec cannot be loaded: {fault.reason}", said.strip())
+        return Answer(f"{needs.package} cannot be loaded: {fault.reason}", said.strip())
     if fault.kind == "memory":
         return Answer(f"GPU {device} is busy: out of memory ({fault.reason})")
     return Answer(f"GPU {device} cannot be used: {fault.reason}", said.strip())
@@ -220,18 +263,24 @@ def _driver_version() -> int:
     return number.value
 
 
-def _wheel_missing(driver: int) -> str:
-    """Return what to install where nvImageCodec is missing, or built for a newer CUDA than the driver's."""
+def _wheel_missing(driver: int, needs: _Needs) -> str:
+    """Return what to install where the package is missing, or built for a newer CUDA than the driver's."""
     major = driver // 1000
-    if find_spec("nvidia") is None or find_spec("nvidia.nvimgcodec") is None:
-        return f"nvImageCodec is not installed: pip install 'gpuenc[{_extra(driver)}]'"
-    built = [cuda for cuda, name in _WHEELS.items() if _version(name)]
+    if not _is_installed(needs.module):
+        return f"{needs.package} is not installed: pip install 'gpuenc[{_extra(driver)}]'"
+    built = [cuda for cuda, name in needs.wheels.items() if _version(name)]
     if built and min(built) > major:
         return (
-            f"The NVIDIA driver is too old: it supports CUDA {_dotted(driver)}, and {_WHEELS[min(built)]} needs "
+            f"The NVIDIA driver is too old: it supports CUDA {_dotted(driver)}, and {needs.wheels[min(built)]} needs "
             f"{min(built)}.0: update the driver, or install 'gpuenc[{_extra(driver)}]'"
         )
     return ""
+
+
+def _is_installed(module: str) -> bool:
+    """Whether `module`, of at most two names, can be found: the first of them is imported, and nothing else."""
+    parent, _, name = module.partition(".")
+    return find_spec(parent) is not None and (not name or find_spec(module) is not None)
 
 
 def _initialise(device: int) -> str:
@@ -264,12 +313,26 @@ def _encode(device: int, codec: Codec) -> str:
     return works(nv, encoder, codec)
 
 
+def _run_kernels(device: int, check: Callable[[Device], str] | None) -> str:
+    """Return what is wrong with samples that a kernel prepared, or with what `check` does, or nothing."""
+    on = CupyDevice(device)
+    fmt = FrameFormat(_SIDE, _SIDE, 1, 16, _BITS, False, "MONOCHROME2", big_endian=True)
+    wanted = coding(target(find("htj2k-lossless")), fmt)
+    cells = _image("jpeg2k").astype(">u2").reshape(-1).view(np.uint8)
+    with on.current():
+        prepared = device_samples.prepare(on, [on.upload(cells)], fmt, wanted)
+        found, samples = prepared.found(), on.download(prepared.samples)
+        if found != [None] or not np.array_equal(samples[0], cpu_samples.prepare(cells, fmt, wanted)):
+            return "samples are prepared wrongly"
+        return check(on) if check else ""
+
+
 def _extra(driver: int) -> str:
     return "cuda13" if driver >= 13000 else "cuda12"
 
 
-def _installed_wheels() -> list[str]:
-    return [f"{name} {_version(name)}" for name in _WHEELS.values() if _version(name)] or ["nvImageCodec"]
+def _installed_wheels(needs: _Needs) -> list[str]:
+    return [f"{name} {_version(name)}" for name in needs.wheels.values() if _version(name)] or [needs.package]
 
 
 def _version(package: str) -> str:

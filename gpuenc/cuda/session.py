@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuenc.codestream import insert_tlm
 from gpuenc.cpu import decoders, lossy
-from gpuenc.cpu import samples as cpu_samples
-from gpuenc.cuda import memory, nvrules, probe
-from gpuenc.cuda import samples as device_samples
-from gpuenc.errors import CodecError, EncodeFailed, GpuencError, InvalidPixels, ValuesOutsideBitsStored
+from gpuenc.cuda import memory, nvrules, probe, staging
+from gpuenc.errors import CodecError, EncodeFailed, GpuencError
+from gpuenc.plugins import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
     from gpuenc.coding import Coding
     from gpuenc.frames import Frame
@@ -110,39 +106,11 @@ class Session:
 
     def _prepared(self, frames: Sequence[Frame], wanted: Coding) -> list[Any]:
         """Return the samples of each frame, on the device where there is a workspace, or what is wrong with it."""
-        on_device = [hasattr(_pixels(frame), "__cuda_array_interface__") for frame in frames]
-        size = sum(frame.format.frame_bytes for frame, there in zip(frames, on_device, strict=True) if not there)
-        if self._workspace is None or (size > self._pinned_bytes * 2 // 5 and not any(on_device)):
+        there = any(staging.is_on_device(frame) for frame in frames)
+        if self._workspace is None or (staging.host_bytes(frames) > self._pinned_bytes * 2 // 5 and not there):
             # Without CuPy, or too large for pinned memory: nvImageCodec copies from where the samples are.
-            return [_on_host(frame, wanted, there) for frame, there in zip(frames, on_device, strict=True)]
-        with self._workspace.current():
-            return self._on_device(self._workspace, frames, on_device, wanted)
-
-    def _on_device(
-        self, workspace: memory.Workspace, frames: Sequence[Frame], on_device: Sequence[bool], wanted: Coding
-    ) -> list[Any]:
-        results: list[Any] = [None] * len(frames)
-        cells: dict[int, Any] = {}
-        for place, (frame, there) in enumerate(zip(frames, on_device, strict=True)):
-            try:
-                cells[place] = workspace.adopt(_pixels(frame)) if there else _whole(frame)
-            except GpuencError as error:
-                results[place] = error
-        host = [place for place in cells if not on_device[place]]
-        for place, staged in zip(host, workspace.stage([cells[place] for place in host]) if host else (), strict=True):
-            cells[place] = staged
-        if not cells:
-            return results
-        try:
-            prepared = device_samples.prepare(workspace.kernels, list(cells.values()), frames[0].format, wanted)
-            found = prepared.found()
-        except GpuencError as error:
-            for place in cells:
-                results[place] = error
-            return results
-        for place, view, outside in zip(cells, memory.split(prepared.samples, workspace.stream), found, strict=True):
-            results[place] = _outside(frames[place], wanted, on_device[place]) if outside else view
-        return results
+            return [staging.on_host(frame, wanted) for frame in frames]
+        return staging.on_device(self._workspace, frames, wanted).views(len(frames), self._workspace.stream)
 
     def _finished(self, samples: Any, made: bytes | GpuencError | None, wanted: Coding) -> bytes | GpuencError | None:
         """Patch what nvJPEG2000 leaves out, and hold it to the quality that was asked for."""
@@ -167,43 +135,6 @@ class Session:
             raise EncodeFailed(f"the PSNR is {got:.2f} dB, not {asked:g}", code="device-quality")
 
 
-def _pixels(frame: Frame) -> Any:
-    """Return native cells, on the host or on a device; `Coded` frames do not come here."""
-    return frame.pixels
-
-
-def _on_host(frame: Frame, wanted: Coding, on_device: bool) -> NDArray[Any] | GpuencError:
-    if on_device:
-        return InvalidPixels("Pixels on a device need CuPy: install 'gpuenc[cuda13]'", code="device-refused")
-    try:
-        return cpu_samples.prepare(_pixels(frame), frame.format, wanted, bit_offset=frame.bit_offset)
-    except GpuencError as error:
-        return error
-
-
-def _whole(frame: Frame) -> NDArray[np.uint8]:
-    """Return a frame's own bytes, which have to be there: kernels say of a batch what the twin says of a frame."""
-    needed, cells = frame.format.frame_bytes, _pixels(frame)
-    if cells.size < needed:
-        raise InvalidPixels(f"The frame needs {needed} bytes of pixel data, there are {cells.size}", code="truncated")
-    whole: NDArray[np.uint8] = cells[:needed]
-    return whole
-
-
-def _outside(frame: Frame, wanted: Coding, on_device: bool) -> GpuencError:
-    """Return what the CPU says of a frame in which a kernel found bits outside the samples."""
-    if on_device:
-        return ValuesOutsideBitsStored(
-            f"Samples do not fit a (0028,0101) 'Bits Stored' of {frame.format.bits_stored} with a (0028,0102) 'High "
-            f"Bit' of {frame.format.high_bit}"
-        )
-    said = _on_host(frame, wanted, on_device)
-    if isinstance(said, GpuencError):
-        return said
-    return CodecError("a kernel found bits outside the samples, and the CPU does not", code="kernel-disagrees")
-
-
 def _threads() -> int:
     """Return how many threads of nvImageCodec an encoder gets: each keeps one image in flight."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(_MOST_THREADS, usable - 1))
+    return max(1, min(_MOST_THREADS, usable_cores() - 1))

@@ -25,7 +25,7 @@ TEMPORARY_SUFFIX = ".gpuenc-tmp"
 _COPY_BYTES = 1 << 20
 # Small pieces are gathered; a codestream of this size or more goes to the system as it is.
 _BUFFER_BYTES = 1 << 15
-_DISK_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+DISK_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 # What file systems without hard links answer.
 _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV))
 _UMASK_LOCK = threading.Lock()
@@ -87,7 +87,7 @@ class AtomicFile:
         except DestinationError:
             raise
         except OSError as error:
-            full = error.errno in _DISK_FULL
+            full = error.errno in DISK_FULL
             raise DestinationError(
                 f"the destination cannot be written: {os.strerror(error.errno or 0)}",
                 code="disk-full" if full else "destination-unwritable",
@@ -162,7 +162,8 @@ def copy_file(
     source, destination, overwrite, fsync
         As for `AtomicFile`.
     check : callable, optional
-        Called before each piece; what it raises ends the copy, and nothing is left of it.
+        Called after each piece is read, and once at the end of the source; what it raises ends the copy, and nothing
+        is left of it.
 
     Raises
     ------
@@ -172,7 +173,9 @@ def copy_file(
         The source cannot be read.
     """
     with open(source, "rb", buffering=0) as reader, AtomicFile(destination, overwrite=overwrite, fsync=fsync) as out:
-        while piece := reader.read(_COPY_BYTES):
+        piece = b"-"
+        while piece:
+            piece = reader.read(_COPY_BYTES)
             if check:
                 check()
             with out.errors():

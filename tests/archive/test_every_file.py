@@ -16,7 +16,7 @@ import pytest
 from pydicom.pixels import pixel_array
 
 from gpuenc.archive.job import run
-from gpuenc.archive.transcode import Job
+from gpuenc.archive.request import Job
 from gpuenc.syntaxes import TABLE
 from gpuenc.targets import target
 from tests.archive import oracle

@@ -13,7 +13,7 @@ from gpuenc.archive import transcode as transcode_module
 from gpuenc.archive.job import run
 from gpuenc.archive.progress import visible
 from gpuenc.archive.report import Record, ReportFile, Summary
-from gpuenc.archive.transcode import Job
+from gpuenc.archive.request import Job
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
 from tests import made

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gpuenc.archive.job import run
-from gpuenc.archive.transcode import Job
+from gpuenc.archive.request import Job
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
 
@@ -26,6 +26,15 @@ class Records:
     def start(self, files: int, bytes_total: int) -> None:
         self.files, self.bytes_total = files, bytes_total
 
+    def planned(self, files: int, bytes_total: int) -> None:
+        self.files, self.bytes_total = files, bytes_total
+
+    def earlier(self, record: Record) -> None:
+        self.records.append(record)
+
+    def workers(self, states: list[str]) -> None:
+        pass
+
     def done(self, record: Record) -> None:
         self.records.append(record)
 
@@ -43,7 +52,7 @@ def transcode(
     ratio: float | None = None,
     **options: Any,
 ) -> list[Record]:
-    """Run a job and return its records, in order."""
+    """Run a job and return its records, in the order of their sources."""
     syntax = find(to)
     lossy = quality is not None or ratio is not None
     chosen = target(
@@ -55,4 +64,4 @@ def transcode(
     sources = source if isinstance(source, tuple) else (source,)
     watcher = Records()
     run(Job(sources, output, chosen, **options), watcher, stop)
-    return watcher.records
+    return sorted(watcher.records, key=lambda record: record.source)

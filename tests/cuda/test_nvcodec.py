@@ -476,8 +476,8 @@ def test_one_frame_the_way_pydicom_asks(gpu):
     gpu.fault = lambda number: "none"
     with pytest.raises(RuntimeError, match="did not encode"):
         nvcodec.encode_frame(frame.pixels.tobytes(), runner)
-    nvcodec._SINGLE._encoder.close()
-    nvcodec._after_fork()
+    nvcodec._SINGLE.close()
+    assert not of_gpu_threads()
 
 
 def test_memory_that_was_asked_for(gpu, monkeypatch):

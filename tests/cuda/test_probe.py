@@ -7,6 +7,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -247,3 +249,75 @@ def test_standard_error_is_given_back(capfd):
     os.write(2, b"after")
     assert said.text == "from C"
     assert capfd.readouterr().err == "after"
+
+
+@pytest.fixture
+def cupy(gpu, monkeypatch):
+    """CuPy, as far as the probe of kernels sees it: kernels run under the shim."""
+    from tests.simt.shim import SimtDevice
+
+    class Device(SimtDevice):
+        def __init__(self, index):
+            asked.append(index)
+            super().__init__()
+
+        def current(self):
+            return nullcontext()
+
+    asked = []
+    monkeypatch.setattr(probe, "CupyDevice", Device)
+    monkeypatch.setattr(probe, "_is_installed", lambda module: module == "cupy")
+    monkeypatch.setattr(probe, "_version", lambda name: "14.0.1" if name == "cupy-cuda13x" else "")
+    return asked
+
+
+def test_kernels_need_no_nvimagecodec(cupy):
+    answer = probe.kernels(0)
+    assert (answer.reason, answer.detail) == ("", "driver for CUDA 13.0, cupy-cuda13x 14.0.1")
+    assert "nvImageCodec is not installed" in probe.probe(0).reason
+
+
+def test_kernels_are_asked_once_for_each_device_and_check(cupy):
+    checked = []
+    for _ in range(2):
+        assert probe.kernels(0).usable
+        assert probe.kernels(0, "rle", lambda device: checked.append(device) or "").usable
+        assert probe.kernels(1, "bad", lambda device: "it encodes nothing").reason == (
+            "Our kernels do not work on GPU 1: it encodes nothing"
+        )
+    assert cupy == [0, 0, 1]
+    assert len(checked) == 1
+
+
+def test_kernels_that_compute_wrongly_are_not_used(cupy, monkeypatch):
+    from gpuenc.cuda import jobs, samples
+
+    plain = jobs.cells_of
+    monkeypatch.setattr(jobs, "cells_of", lambda fmt, wanted: replace(plain(fmt, wanted), flags=0))
+    assert samples.jobs is jobs
+    assert probe.kernels(0).reason == "Our kernels do not work on GPU 0: samples are prepared wrongly"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ImportError("libnvrtc.so.13"), "CuPy cannot be loaded: ImportError: libnvrtc.so.13"),
+        (RuntimeError("nvrtc: error: invalid value\nfor --gpu-architecture"), "GPU 0 cannot be used: RuntimeError"),
+        (MemoryError(), "GPU 0 is busy: out of memory"),
+    ],
+    ids=str,
+)
+def test_why_kernels_cannot_run(cupy, monkeypatch, error, said):
+    def device(index):
+        raise error
+
+    monkeypatch.setattr(probe, "CupyDevice", device)
+    assert said in probe.kernels(0).reason
+    assert len(probe.kernels(0).reason.splitlines()) == 1
+
+
+def test_without_cupy_the_reason_names_the_extra(gpu, monkeypatch):
+    monkeypatch.setattr(probe, "find_spec", lambda name: None)
+    assert probe.kernels().reason == "CuPy is not installed: pip install 'gpuenc[cuda13]'"
+    monkeypatch.setattr(probe, "_driver_version", lambda: 0)
+    assert "No NVIDIA driver" in probe.kernels(1).reason

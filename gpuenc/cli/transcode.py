@@ -1,59 +1,23 @@
-"""The `gpuenc` command: arguments in, exit codes out; what it does lives in `archive` and `encoder`."""
+"""`gpuenc transcode`: files and folders re-encoded."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import sys
-import threading
-import warnings
-from enum import IntEnum, StrEnum
-from io import TextIOWrapper
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
 
-from gpuenc._version import __version__
+from gpuenc.cli.terminal import Exit, console, errors, give_up, stop_on_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
     from typing import BinaryIO
 
     from gpuenc.archive.report import ReportFile
     from gpuenc.targets import Target
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-
-class _Console(Console):
-    """Says what there is to say to nobody once its reader is gone (`gpuenc transcode … | head`), and goes on."""
-
-    def on_broken_pipe(self) -> None:
-        """Do not end the process, as rich does."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-# What is shown holds names that others chose, so nothing in it is read as markup.
-console = _Console(markup=False, highlight=False)
-errors = _Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-
-
-class Exit(IntEnum):
-    """Exit codes, part of the interface."""
-
-    OK = 0
-    SOME_FAILED = 1
-    USAGE = 2
-    NO_INPUT = 3
-    ENVIRONMENT = 4
-    INTERRUPTED = 130
 
 
 class Device(StrEnum):
@@ -85,15 +49,6 @@ class OutOfRange(StrEnum):
     WHOLE_CELLS = "whole-cells"
 
 
-@app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
-    """Compress DICOM pixel data in bulk."""
-    if version:
-        console.print(f"gpuenc {__version__}")
-        raise typer.Exit
-
-
-@app.command()
 def transcode(
     sources: Annotated[list[Path], typer.Argument(help="Files and folders, walked recursively.", metavar="SRC")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the outputs; mirrors the sources.")],
@@ -126,11 +81,11 @@ def transcode(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
 ) -> None:
     """Re-encode files and folders of DICOM files. Sources are never changed."""
-    with _stop_on_signals() as stop:
+    with stop_on_signals() as stop:
         from gpuenc.archive.budget import ByteBudget, default_bytes
         from gpuenc.archive.job import run
         from gpuenc.archive.progress import Display
-        from gpuenc.archive.transcode import Job
+        from gpuenc.archive.request import Job
         from gpuenc.plugins import usable_cores
 
         target = _target(to, quality, psnr, ratio, near, lossless)
@@ -160,86 +115,10 @@ def transcode(
         if summary.interrupted:
             raise typer.Exit(Exit.INTERRUPTED)
         if report_file and report_file.problem:
-            _give_up(f"the report {report} is not complete: {report_file.problem}", Exit.ENVIRONMENT)
+            give_up(f"the report {report} is not complete: {report_file.problem}", Exit.ENVIRONMENT)
         if summary.planned == 0:
-            _give_up("the sources hold no files", Exit.NO_INPUT)
+            give_up("the sources hold no files", Exit.NO_INPUT)
         raise typer.Exit(Exit.SOME_FAILED if summary.files["failed"] else Exit.OK)
-
-
-@app.command()
-def syntaxes() -> None:
-    """Show what can be encoded here, and by which plug-ins, in their order."""
-    from gpuenc.registry import get_encoder
-    from gpuenc.syntaxes import TABLE
-
-    table = Table(box=SIMPLE, pad_edge=False)
-    # At 80 columns only one name has to be broken, and no UID.
-    table.add_column("name", overflow="fold", min_width=25)
-    table.add_column("UID", no_wrap=True)
-    table.add_column("loss", no_wrap=True)
-    table.add_column("plug-ins here", min_width=13)
-    missing: dict[str, list[str]] = {}
-    for syntax in TABLE:
-        loss = "either" if syntax.loss == "option" else syntax.loss
-        here = "none needed"
-        if syntax.encapsulated:
-            encoder = get_encoder(syntax.uid)
-            here = ", ".join(encoder.labels) or "none"
-            for line in encoder.missing_dependencies:
-                missing.setdefault(line, []).append(syntax.name)
-        table.add_row(syntax.name, syntax.uid, loss, here)
-    _show(table)
-    for line, names in missing.items():
-        console.print(f"could be added: {line} (for {', '.join(names)})", soft_wrap=not console.is_terminal)
-
-
-@app.command()
-def doctor() -> None:
-    """Show what is installed and found, and what is missing."""
-    from gpuenc.doctor import findings
-
-    table = Table(show_header=False, box=SIMPLE)
-    table.add_column("what", no_wrap=True)
-    table.add_column("found", overflow="fold")
-    for what, found in findings():
-        table.add_row(what, found)
-    _show(table)
-
-
-def _show(table: Table) -> None:
-    # Whoever reads it from a pipe wants no lines broken.
-    wide = console if console.is_terminal else _Console(width=240, markup=False, highlight=False)
-    wide.print(table)
-
-
-def _give_up(message: str, code: Exit) -> NoReturn:
-    from gpuenc.archive.progress import visible
-
-    errors.print(f"gpuenc: {visible(message)}")
-    raise typer.Exit(code)
-
-
-@contextlib.contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """Let the first Ctrl-C (or SIGTERM, or the terminal's end) set an event, and a second one end the process."""
-    stop = threading.Event()
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
-    signals = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in signals}
-    for number in signals:
-        # A signal that whoever started us ignores, as nohup does, stays ignored.
-        if before[number] is not signal.SIG_IGN:
-            signal.signal(number, handle)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _target(
@@ -259,7 +138,7 @@ def _target(
             lossless=lossless or None,
         )
     except GpuencError as error:
-        _give_up(str(error), Exit.USAGE)
+        give_up(str(error), Exit.USAGE)
 
 
 def _demand_sources(sources: list[Path], output: Path) -> None:
@@ -267,10 +146,10 @@ def _demand_sources(sources: list[Path], output: Path) -> None:
     for source in missing[:-1]:
         errors.print(f"gpuenc: no such file or folder: {source}")
     if missing:
-        _give_up(f"no such file or folder: {missing[-1]}", Exit.NO_INPUT)
+        give_up(f"no such file or folder: {missing[-1]}", Exit.NO_INPUT)
     for source in sources:
         if os.path.isdir(source) and os.path.exists(output) and os.path.samefile(source, output):
-            _give_up(f"{output} is a source, and sources are never changed: choose another --output", Exit.USAGE)
+            give_up(f"{output} is a source, and sources are never changed: choose another --output", Exit.USAGE)
 
 
 def _demand_plugin(target: Target, label: str, device: Device) -> None:
@@ -278,26 +157,26 @@ def _demand_plugin(target: Target, label: str, device: Device) -> None:
     from gpuenc.registry import chain
 
     if label and not target.syntax.encapsulated:
-        _give_up(f"{target.syntax.name} is written without a plug-in; leave out --plugin", Exit.USAGE)
+        give_up(f"{target.syntax.name} is written without a plug-in; leave out --plugin", Exit.USAGE)
     try:
         chain(target.syntax, label, device=str(device))
     except ValueError as error:
-        _give_up(str(error), Exit.USAGE)
+        give_up(str(error), Exit.USAGE)
     except RuntimeError as error:
-        _give_up(str(error), Exit.ENVIRONMENT)
+        give_up(str(error), Exit.ENVIRONMENT)
 
 
 def _demand_destination(output: Path, dry_run: bool) -> None:
     if os.path.lexists(output) and not os.path.isdir(output):
-        _give_up(f"{output} is not a folder", Exit.USAGE)
+        give_up(f"{output} is not a folder", Exit.USAGE)
     if dry_run:
         return
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        _give_up(f"cannot make {output}: {error.strerror}", Exit.ENVIRONMENT)
+        give_up(f"cannot make {output}: {error.strerror}", Exit.ENVIRONMENT)
     if not os.access(output, os.W_OK | os.X_OK):
-        _give_up(f"cannot write to {output}", Exit.ENVIRONMENT)
+        give_up(f"cannot write to {output}", Exit.ENVIRONMENT)
 
 
 @contextlib.contextmanager
@@ -311,33 +190,9 @@ def _report(path: Path | None) -> Iterator[ReportFile | None]:
         if path.is_file():
             with path.open("rb") as before:
                 if before.read(len(ReportFile.BEGINNING)) not in (b"", ReportFile.BEGINNING):
-                    _give_up(f"{path} exists and is no report; it is left as it is", Exit.USAGE)
+                    give_up(f"{path} exists and is no report; it is left as it is", Exit.USAGE)
         stream = path.open("wb", buffering=0)
     except OSError as error:
-        _give_up(f"cannot write the report {path}: {error.strerror}", Exit.ENVIRONMENT)
+        give_up(f"cannot write the report {path}: {error.strerror}", Exit.ENVIRONMENT)
     with stream:
         yield ReportFile(cast("BinaryIO", stream))
-
-
-def main() -> None:
-    """Run the command."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            # A name or an arrow that the terminal's encoding lacks is no reason to stop.
-            stream.reconfigure(errors="backslashreplace")
-    # Warnings of libraries may quote what a file holds.
-    warnings.simplefilter("ignore")
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(Exit.INTERRUPTED)
-    finally:
-        _flush_quietly()
-
-
-def _flush_quietly() -> None:
-    """Write out what is left to say; where nobody reads it (`gpuenc syntaxes | head`), say it to nobody."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,265 @@
+"""What a job has planned, begun and done: a database beside the outputs, so that a job survives any interruption.
+
+A file is written down as begun before anything is written under its name, and as done after its output is there. What
+a killed job left is then known: an output that was begun is made again, one that was never begun is not the job's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpuenc.archive.pool import Task
+from gpuenc.archive.report import Record, record_of
+from gpuenc.archive.scan import Item
+from gpuenc.errors import JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+FOLDER = ".gpuenc"
+_FORMAT = 1
+_PLANNED, _BEGUN, _DONE, _UNSEEN = range(4)
+_SCHEMA = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE files (
+    number INTEGER PRIMARY KEY,
+    place BLOB UNIQUE,              -- the output's path; none for what has no place of its own
+    source BLOB NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    state INTEGER NOT NULL,         -- 0 planned, 1 begun, 2 done, 3 of an earlier run and not found again
+    ours INTEGER NOT NULL,          -- what has the output's name was made, or begun, by this job
+    record TEXT                     -- the outcome, as in the report
+);
+CREATE INDEX planned ON files (number) WHERE state = 0;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What an earlier run of the job knows of a file: its number, whether its output is ours, its outcome."""
+
+    number: int
+    ours: bool
+    record: Record | None
+
+
+class Journal:
+    """The record of a job; a context manager. Used by one thread of one process.
+
+    Attributes
+    ----------
+    resumed : bool
+        It goes on with an earlier run.
+    interrupted : set of str
+        Folders in which that run may have left temporary files.
+
+    Parameters
+    ----------
+    path : Path or None
+        The database; without one the record lasts as long as the job.
+    about : mapping of str to str
+        What must be the same when the job is resumed.
+    resume : bool
+        Go on with the job that is there; otherwise a finished one is replaced.
+
+    Raises
+    ------
+    JobError
+        ``journal-unusable``: it cannot be read or written; ``journal-differs``: the job that is there was asked for
+        something else; ``journal-unfinished``: a job that was not finished is there, and it is not resumed;
+        ``journal-missing``: there is nothing to resume.
+    """
+
+    def __init__(self, path: Path | None, about: Mapping[str, str], *, resume: bool = False) -> None:
+        self.resumed, self.interrupted = False, set[str]()
+        try:
+            if path is None:
+                self._db = _open("")
+                self._begin(about)
+                return
+            if resume and not path.exists():
+                raise JobError(f"there is no job to resume: {path} is missing", code="journal-missing")
+            if path.exists() and not resume:
+                _demand_finished(path)
+                _remove(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = _open(os.fspath(path))
+            if resume:
+                self._compare(about)
+                self._forget()
+                self.resumed = True
+            else:
+                self._begin(about)
+        except (sqlite3.Error, OSError) as error:
+            raise JobError(f"the journal {path} cannot be used: {error}", code="journal-unusable") from None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def earlier(self, places: Sequence[str]) -> dict[str, Earlier]:
+        """Return what an earlier run knows of these places."""
+        if not self.resumed:
+            return {}
+        marks = ",".join("?" * len(places))
+        rows = self._db.execute(
+            f"SELECT number, place, ours, record FROM files WHERE place IN ({marks})",
+            [os.fsencode(place) for place in places],
+        )
+        return {
+            os.fsdecode(place): Earlier(number, bool(ours), record_of(json.loads(record)) if record else None)
+            for number, place, ours, record in rows
+        }
+
+    def plan(self, items: Iterable[tuple[Item, int]]) -> list[Item]:
+        """Write files down as planned, with the sizes of their sources; return those whose place is taken already."""
+        taken = []
+        for item, size_bytes in items:
+            values = (os.fsencode(item.destination), os.fsencode(item.source), size_bytes, _PLANNED)
+            if self._db.execute(
+                "INSERT OR IGNORE INTO files (place, source, size_bytes, state, ours) VALUES (?, ?, ?, ?, 0)", values
+            ).rowcount:
+                continue
+            place, *rest = values
+            again = (
+                "UPDATE files SET source = ?, size_bytes = ?, state = ?, record = NULL WHERE place = ? AND state = ?"
+            )
+            if not self._db.execute(again, (*rest, place, _UNSEEN)).rowcount:
+                taken.append(item)
+        return taken
+
+    def keep(self, numbers: Iterable[int]) -> None:
+        """Take the outcomes of an earlier run as this one's."""
+        self._db.executemany(f"UPDATE files SET state = {_DONE} WHERE number = ?", ((number,) for number in numbers))
+
+    def settle(self, item: Item, record: Record) -> None:
+        """Write down the outcome of what needs no work."""
+        self._db.execute(
+            f"INSERT INTO files (place, source, size_bytes, state, ours, record) VALUES (NULL, ?, 0, {_DONE}, 0, ?)",
+            (os.fsencode(item.source), record.as_json()),
+        )
+
+    def next(self, count: int) -> list[Task]:
+        """Return up to `count` planned files, and write them down, durably, as begun."""
+        rows = self._db.execute(
+            "SELECT number, place, source, size_bytes, ours FROM files "
+            f"WHERE state = {_PLANNED} ORDER BY number LIMIT ?",
+            (count,),
+        ).fetchall()
+        self._db.executemany(
+            f"UPDATE files SET state = {_BEGUN}, ours = 1 WHERE number = ?", ((row[0],) for row in rows)
+        )
+        if rows:
+            self.commit()
+        return [
+            Task(number, Item(Path(os.fsdecode(source)), Path(os.fsdecode(place)), replaces=bool(ours)), size_bytes)
+            for number, place, source, size_bytes, ours in rows
+        ]
+
+    def done(self, number: int, record: Record) -> None:
+        """Write down an outcome; durable with the next `commit`."""
+        self._db.execute(
+            f"UPDATE files SET state = {_DONE}, ours = ?, record = ? WHERE number = ?",
+            (record.status in ("encoded", "copied"), record.as_json(), number),
+        )
+
+    def without_outcome(self, count: int) -> list[str]:
+        """Return up to `count` sources that were planned and have no outcome."""
+        rows = self._db.execute(
+            f"SELECT source FROM files WHERE state IN ({_PLANNED}, {_BEGUN}) ORDER BY number LIMIT ?", (count,)
+        )
+        return [os.fsdecode(source) for (source,) in rows]
+
+    def finish(self) -> None:
+        """Write down that every file has its outcome."""
+        self._db.execute("INSERT OR REPLACE INTO about VALUES ('finished', 'yes')")
+        self.commit()
+
+    def commit(self) -> None:
+        """Have everything so far on the disk."""
+        self._db.execute("COMMIT")
+        self._db.execute("BEGIN")
+
+    def close(self) -> None:
+        """Write down what there is, and close."""
+        try:
+            self._db.execute("COMMIT")
+        finally:
+            self._db.close()
+
+    def _begin(self, about: Mapping[str, str]) -> None:
+        self._db.execute("COMMIT")
+        self._db.executescript(_SCHEMA)
+        self._db.execute("BEGIN")
+        self._db.executemany("INSERT INTO about VALUES (?, ?)", [("format", str(_FORMAT)), *about.items()])
+        self.commit()
+
+    def _forget(self) -> None:
+        """Take every file for unseen until the sources have been walked again."""
+        rows = self._db.execute(f"SELECT place FROM files WHERE state = {_BEGUN}")
+        self.interrupted = {os.fsdecode(os.path.dirname(place)) for (place,) in rows}
+        self._db.execute("DELETE FROM files WHERE place IS NULL")
+        self._db.execute(f"UPDATE files SET state = {_UNSEEN}")
+
+    def _compare(self, about: Mapping[str, str]) -> None:
+        before = dict(self._db.execute("SELECT name, value FROM about"))
+        if before.get("format") != str(_FORMAT):
+            raise JobError("the journal was written by another version of gpuenc", code="journal-differs")
+        for name, value in about.items():
+            if before.get(name) != value:
+                raise JobError(
+                    f"the job to resume was asked for {name} {before.get(name)}, not {value}", code="journal-differs"
+                )
+        self._db.execute("DELETE FROM about WHERE name = 'finished'")
+
+
+def records(path: Path) -> Iterator[Record]:
+    """Yield the outcomes that a journal holds, in the order of the files; it is only read.
+
+    Raises
+    ------
+    JobError
+        ``journal-unusable``: it is no journal.
+    """
+    try:
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            for (record,) in db.execute("SELECT record FROM files WHERE record IS NOT NULL ORDER BY number"):
+                yield record_of(json.loads(record))
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        raise JobError(f"{path} cannot be read: {error}", code="journal-unusable") from None
+
+
+def _open(name: str) -> sqlite3.Connection:
+    db = sqlite3.connect(name, isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("BEGIN")
+    return db
+
+
+def _demand_finished(path: Path) -> None:
+    db = sqlite3.connect(path)
+    try:
+        finished = db.execute("SELECT 1 FROM about WHERE name = 'finished'").fetchone()
+    finally:
+        db.close()
+    if not finished:
+        raise JobError(
+            f"an unfinished job is in {path.parent.parent}: go on with --resume, or remove {path.parent} to forget it",
+            code="journal-unfinished",
+        )
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+"""What a job over many files was asked for."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpuenc.archive.budget import ByteBudget, default_bytes
+from gpuenc.targets import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What `gpuenc transcode` was asked for.
+
+    Parameters
+    ----------
+    sources : tuple of Path
+        Files and folders that exist.
+    destination : Path
+        Folder of the outputs.
+    target : Target
+        What frames become.
+    plugin : str
+        Label of the only plug-in to use; empty for all.
+    device : {'auto', 'cpu', 'gpu'}
+        As for `Encoder.encode`.
+    jobs : int
+        Files in work at once.
+    lanes : int, optional
+        Most threads for the frames of one large file; by default one per usable core.
+    verify : bool
+        Decode lossless outputs again and compare every sample.
+    keep_lossy : bool
+        Copy files that are lossy already instead of encoding them again.
+    whole_cells : bool
+        Encode files with samples outside Bits Stored at the precision of Bits Allocated, instead of copying them.
+    extended_offsets, overwrite, dry_run : bool
+        Always write an Extended Offset Table; replace outputs; read headers only and write nothing.
+    report : Path, optional
+        The report that is being written, which is no source.
+    budget : ByteBudget
+        Memory that all files in work in one process share.
+    workers : int
+        Processes to share the files out to; 0 for threads of this process.
+    journal : Path, optional
+        Where to write down what was done; see `archive/journal.py`.
+    resume : bool
+        Go on with the job that the journal tells of.
+    durability : {'file', 'none'}
+        Whether each output is on the disk before it counts as done.
+    reserve_bytes : int
+        End the job before less than this is left in the destination.
+    in_place : bool
+        Outputs replace their sources; `destination` is where the journal lies.
+    backup : Path, optional
+        Where replaced sources are kept.
+    """
+
+    sources: tuple[Path, ...]
+    destination: Path
+    target: Target
+    plugin: str = ""
+    device: str = "auto"
+    jobs: int = 1
+    lanes: int | None = None
+    verify: bool = True
+    keep_lossy: bool = True
+    whole_cells: bool = False
+    extended_offsets: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+    report: Path | None = None
+    budget: ByteBudget = field(default_factory=lambda: ByteBudget(default_bytes()), compare=False)
+    workers: int = 0
+    journal: Path | None = None
+    resume: bool = False
+    durability: str = "file"
+    reserve_bytes: int = 0
+    in_place: bool = False
+    backup: Path | None = None
+
+    def about(self) -> dict[str, str]:
+        """Return what an interrupted job and the one that goes on with it must have in common."""
+        return {
+            "sources": ", ".join(os.path.abspath(source) for source in self.sources),
+            "output": os.path.abspath(self.destination),
+            "target": _described(self.target),
+            "--plugin": self.plugin,
+            "--lossy-sources": "keep" if self.keep_lossy else "encode",
+            "--out-of-range": "whole-cells" if self.whole_cells else "keep",
+            "--extended-offsets": str(self.extended_offsets),
+            "--in-place": str(self.in_place),
+        }
+
+
+def _described(target: Target) -> str:
+    options = {
+        "quality": target.quality,
+        "psnr": target.psnrs,
+        "ratio": target.ratios,
+        "near": target.near,
+        "lossless": target.lossless,
+    }
+    return " ".join([target.syntax.name, *(f"{name}={value}" for name, value in options.items() if value)])

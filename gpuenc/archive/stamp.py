@@ -1,0 +1,32 @@
+"""How a change of a file is told."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Size of a file, in bytes, and when it was last modified, in nanoseconds since 1970-01-01 UTC."""
+
+    size_bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Return that of the file at `path`."""
+        found = os.stat(path)
+        return cls(found.st_size, found.st_mtime_ns)
+
+    @classmethod
+    def of_any(cls, path: Path) -> Self | None:
+        """Return that of what is at `path`, or None where nothing can be seen."""
+        try:
+            return cls.of(path)
+        except OSError:
+            return None

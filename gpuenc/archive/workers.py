@@ -1,0 +1,307 @@
+"""Worker processes: a crash or a hang costs the one file that caused it, and nobody else.
+
+Each process is told of files and says when it begins and when it has done one. When it dies, the files it had begun
+are suspects: each is given, alone, to a process of its own, and one that ends that process too is given up. A process
+that stays with one file for too long is ended, and the same is done with its files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from multiprocessing import connection
+from typing import TYPE_CHECKING, Any
+
+from gpuenc.archive.budget import ByteBudget
+from gpuenc.archive.pool import QUEUED_PER_FILE
+from gpuenc.archive.report import Record
+from gpuenc.errors import JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gpuenc.archive.pool import Task
+    from gpuenc.archive.request import Job
+
+# Far more than any file takes that comes to an end.
+_FILE_S, _BYTES_PER_S = 300.0, 128 << 10
+# How often a file may end a process that does nothing else before it is given up.
+_TRIES_ALONE = 2
+# Deaths in a row without a file done between them.
+_MOST_DEATHS = 20
+_CLOSE_S = 10.0
+_START = (
+    "import sys; sys.path[:] = __import__('json').loads(sys.argv[2]); "
+    "from gpuenc.archive.worker import main; main(int(sys.argv[1]))"
+)
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One process, what it was given, and what of that it has begun, and when."""
+
+    number: int
+    process: subprocess.Popen[bytes]
+    pipe: connection.Connection
+    files_at_once: int
+    alone: bool = False
+    tasks: dict[int, Task] = field(default_factory=dict)
+    begun_s: dict[int, float] = field(default_factory=dict)
+    done: int = 0
+
+
+class Workers:
+    """A `Pool` of processes.
+
+    Parameters
+    ----------
+    job : Job
+        What to do with each file; `Job.workers` processes, with `Job.jobs` files at once among them.
+    file_s : float
+        For how long a process may be busy with one file, besides the time that its size needs.
+
+    Raises
+    ------
+    JobError
+        ``workers-failed``: a process cannot be started.
+    """
+
+    def __init__(self, job: Job, *, file_s: float = _FILE_S) -> None:
+        self._file_s = file_s
+        self._count = job.workers
+        each = max(1, -(-job.jobs // job.workers))
+        self._files_at_once = each
+        self._job = replace(job, jobs=each, workers=0, budget=ByteBudget(max(1, job.budget.total_bytes // job.workers)))
+        self._workers: list[_Worker] = []
+        self._waiting: deque[Task] = deque()
+        self._suspects: deque[Task] = deque()
+        self._tries: dict[int, int] = {}
+        self._outcomes: list[tuple[int, Record]] = []
+        self._deaths = 0
+        self._stopped = False
+        self._started = 0
+        self._start()
+
+    @property
+    def room(self) -> int:
+        """How many more tasks it takes now."""
+        return self._count * self._files_at_once * QUEUED_PER_FILE - self.outstanding
+
+    @property
+    def outstanding(self) -> int:
+        """Tasks that were given and have no outcome yet."""
+        return (
+            len(self._waiting)
+            + len(self._suspects)
+            + len(self._outcomes)
+            + sum(len(worker.tasks) for worker in self._workers)
+        )
+
+    def give(self, tasks: Sequence[Task]) -> None:
+        """Have tasks done."""
+        self._waiting.extend(tasks)
+        self._hand_out()
+
+    def take(self, timeout_s: float) -> list[tuple[int, Record]]:
+        """Return the outcomes there are; wait so long for the first.
+
+        Raises
+        ------
+        JobError
+            ``workers-failed``: processes die without having done anything.
+        """
+        wait_s = 0.0 if self._outcomes else timeout_s
+        ready = connection.wait([worker.pipe for worker in self._workers], wait_s)
+        for worker in [worker for worker in self._workers if worker.pipe in ready]:
+            self._listen(worker)
+        self._end_the_hung()
+        self._hand_out()
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def stop(self) -> None:
+        """Begin nothing more; what is in work still gets its outcome."""
+        self._stopped = True
+        self._waiting.clear()
+        self._suspects.clear()
+        for worker in self._workers:
+            self._send(worker, ("stop",))
+
+    def close(self) -> None:
+        """Give up what is in work, and end the processes."""
+        for worker in self._workers:
+            worker.pipe.close()  # a worker whose pipe ends gives up what it does
+        deadline = time.monotonic() + _CLOSE_S
+        for worker in self._workers:
+            try:
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+        self._workers.clear()
+
+    def states(self) -> list[str]:
+        """Return a line on each worker."""
+        return [
+            f"worker {worker.number}{' (alone with one file)' if worker.alone else ''}: {worker.done} done, "
+            f"{len(worker.begun_s)} in work"
+            for worker in self._workers
+        ]
+
+    def _start(self, *, alone: bool = False) -> _Worker:
+        ours, theirs = socket.socketpair()
+        self._started += 1
+        # What a worker needs to find the same gpuenc, whatever this process was started as.
+        command = [sys.executable, "-c", _START, str(theirs.fileno()), json.dumps(sys.path)]
+        try:
+            process = subprocess.Popen(
+                command,
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=os.environ | {"GPUENC_WORKER": str(self._started)},
+            )
+        except OSError as error:
+            ours.close()
+            raise JobError(f"a worker cannot be started: {error.strerror}", code="workers-failed") from None
+        finally:
+            theirs.close()
+        files_at_once = 1 if alone else self._files_at_once
+        worker = _Worker(self._started, process, connection.Connection(ours.detach()), files_at_once, alone)
+        self._workers.append(worker)
+        self._send(worker, replace(self._job, jobs=files_at_once))
+        return worker
+
+    def _send(self, worker: _Worker, message: Any) -> None:
+        # If it is dead, its end of the pipe will tell.
+        with contextlib.suppress(OSError):
+            worker.pipe.send(message)
+
+    def _hand_out(self) -> None:
+        """Give what waits to whoever has least, and suspects to processes of their own."""
+        if self._stopped:
+            return
+        if self._suspects and not any(worker.alone for worker in self._workers):
+            self._give(self._start(alone=True), [self._suspects.popleft()])
+        while self._waiting:
+            regular = [worker for worker in self._workers if not worker.alone]
+            if not regular:
+                self._start()
+                continue
+            worker = min(regular, key=lambda one: len(one.tasks))
+            full = worker.files_at_once * QUEUED_PER_FILE
+            # Another process is worth its start when those there are have their hands full.
+            if len(worker.tasks) >= worker.files_at_once and len(regular) < self._count:
+                worker = self._start()
+            elif len(worker.tasks) >= full:
+                return
+            room = min(len(self._waiting), worker.files_at_once, max(1, full - len(worker.tasks)))
+            self._give(worker, [self._waiting.popleft() for _ in range(room)])
+
+    def _give(self, worker: _Worker, tasks: list[Task]) -> None:
+        worker.tasks.update((task.number, task) for task in tasks)
+        self._send(worker, ("tasks", tasks))
+
+    def _listen(self, worker: _Worker) -> None:
+        try:
+            while worker.pipe.poll():
+                kind, number, *rest = worker.pipe.recv()
+                if kind == "begin":
+                    worker.begun_s[number] = time.monotonic()
+                elif kind == "done":
+                    self._finished(worker, number, rest[0])
+                else:  # "dropped", after a stop
+                    worker.tasks.pop(number, None)
+                    worker.begun_s.pop(number, None)
+        except (EOFError, OSError):
+            self._buried(worker)
+
+    def _finished(self, worker: _Worker, number: int, record: Record) -> None:
+        worker.tasks.pop(number, None)
+        worker.begun_s.pop(number, None)
+        self._tries.pop(number, None)
+        worker.done += 1
+        self._deaths = 0
+        self._outcomes.append((number, replace(record, worker=worker.number)))
+        if worker.alone:
+            self._dismiss(worker)
+
+    def _dismiss(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        worker.pipe.close()
+        try:
+            worker.process.wait(_CLOSE_S)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+
+    def _buried(self, worker: _Worker, *, hung: bool = False) -> None:
+        """Find out which of a dead process's files may have killed it; the others go back to those that wait."""
+        self._dismiss(worker)
+        self._deaths += 1
+        begun = [worker.tasks.pop(number) for number in worker.begun_s if number in worker.tasks]
+        if self._stopped:
+            return
+        if self._deaths > _MOST_DEATHS:
+            raise JobError(
+                f"{self._deaths} worker processes died in a row; the last one {_how(worker.process.returncode)}",
+                code="workers-failed",
+            )
+        self._waiting.extendleft(reversed(worker.tasks.values()))
+        for task in begun:
+            if worker.alone:
+                self._tries[task.number] = self._tries.get(task.number, 0) + 1
+            if worker.alone and (hung or self._tries[task.number] >= _TRIES_ALONE):
+                self._give_up(task, worker, hung=hung)
+            else:
+                self._suspects.append(task)
+
+    def _give_up(self, task: Task, worker: _Worker, *, hung: bool) -> None:
+        code = "worker-hung" if hung else "worker-crashed"
+        message = (
+            "it kept the process that worked on it busy for too long"
+            if hung
+            else f"it ended each process that worked on it; the last one {_how(worker.process.returncode)}"
+        )
+        record = Record(
+            str(task.item.source),
+            "failed",
+            reason=code,
+            message=message,
+            target_syntax=self._job.target.syntax.uid,
+            bytes_in=task.size_bytes,
+            finished_s=time.time(),
+            worker=worker.number,
+        )
+        self._outcomes.append((task.number, record))
+
+    def _end_the_hung(self) -> None:
+        now = time.monotonic()
+        for worker in list(self._workers):
+            late = [
+                number
+                for number, begun_s in worker.begun_s.items()
+                if now - begun_s > self._file_s + worker.tasks[number].size_bytes / _BYTES_PER_S
+            ]
+            if late:
+                worker.process.kill()
+                # Only the late ones are under suspicion; the others are begun again as if nothing had been.
+                worker.begun_s = {number: worker.begun_s[number] for number in late}
+                self._buried(worker, hung=True)
+
+
+def _how(returncode: int) -> str:
+    if returncode >= 0:
+        return f"ended with {returncode}"
+    try:
+        return f"was ended by {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"was ended by signal {-returncode}"

@@ -1,0 +1,44 @@
+"""The `gpuenc` command: arguments in, exit codes out; what it does lives in `archive` and `encoder`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+from gpuenc._version import __version__
+from gpuenc.cli import about
+from gpuenc.cli import transcode as transcoding
+from gpuenc.cli.terminal import Exit, console, flush_quietly
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command()(transcoding.transcode)
+app.command()(about.syntaxes)
+app.command()(about.doctor)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    """Compress DICOM pixel data in bulk."""
+    if version:
+        console.print(f"gpuenc {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A name or an arrow that the terminal's encoding lacks is no reason to stop.
+            stream.reconfigure(errors="backslashreplace")
+    # Warnings of libraries may quote what a file holds.
+    warnings.simplefilter("ignore")
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
+    finally:
+        flush_quietly()
