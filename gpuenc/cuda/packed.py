@@ -8,6 +8,7 @@ and what comes back are a table of places and the one buffer. The layouts are th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -15,10 +16,9 @@ import numpy as np
 from gpuenc.codestream import check
 from gpuenc.coding import coding
 from gpuenc.cpu import decoders
-from gpuenc.cuda import memory
+from gpuenc.cuda import lane, memory, probe, staging
 from gpuenc.cuda.jobs import THREADS
 from gpuenc.cuda.kernels import raise_for_fault
-from gpuenc.cuda.staging import stage
 from gpuenc.errors import CodecError, GpuencError
 from gpuenc.frames import FrameFormat
 from gpuenc.syntaxes import BY_UID
@@ -108,17 +108,52 @@ def _refusal(kernel: str, frame: int, fault: int) -> GpuencError:
     raise AssertionError
 
 
-class Session:
-    """One codec's kernels with a workspace on a device, as `gpuenc.cuda.session.Session`; used by one thread.
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """What a codec brings.
 
     Parameters
     ----------
+    refusal : callable
+        Returns why frames that become a `Coding` are not for the kernels, or nothing.
+    scratch_bytes : callable
+        Returns the memory on the device that a frame takes beside its cells and samples.
+    measure : callable
+        Queues what measures the codestreams of samples on a device, shape (frames, *coding.shape).
+    """
+
+    refusal: Callable[[Coding], str]
+    scratch_bytes: Callable[[Coding], int]
+    measure: Callable[[Device, Array, Coding], Measured]
+
+
+def works(device: Device, codec: Codec, target: Target) -> str:
+    """Return what is wrong with a codec's kernels on this device now, or nothing: a small image has to come back."""
+    wanted = coding(target, FrameFormat(_SIDE, _SIDE, 1, 16, 16, False, "MONOCHROME2"))
+    ramp = np.arange(_SIDE * _SIDE, dtype=np.uint16).reshape(1, _SIDE, _SIDE) * np.uint16(37)
+    [made] = collect(device, codec.measure(device, device.upload(ramp), wanted))
+    try:
+        if isinstance(made, GpuencError):
+            raise made
+        check(made, target.syntax, wanted)
+        back = decoders.decode_samples(made, target.syntax, wanted)
+    except GpuencError as error:
+        return f"what it writes is not what was asked for: {error}"
+    differ = np.count_nonzero(back != ramp[0])
+    return f"{differ} of {ramp.size} samples do not come back" if differ else ""
+
+
+class Session:
+    """A codec's kernels with a workspace on a device; see `gpuenc.cuda.lane.Session`.
+
+    Parameters
+    ----------
+    codec : Codec
+        Whose kernels.
     target : Target
         What frames become.
     device : int
         Which of the visible GPUs.
-    pinned_bytes : int
-        Not looked at: the workspace pins what a batch's cells take.
 
     Raises
     ------
@@ -128,21 +163,11 @@ class Session:
         Whatever CuPy raises.
     """
 
-    uid: ClassVar[str]
-
-    def __init__(self, target: Target, device: int, pinned_bytes: int = 0) -> None:
+    def __init__(self, codec: Codec, target: Target, device: int) -> None:
         workspace = memory.open_workspace(device)
         if workspace is None:
             raise CodecError("our own kernels need CuPy: install 'gpuenc[cuda13]'", code="device-unavailable")
-        self._target, self._workspace = target, workspace
-
-    def refusal(self, wanted: Coding) -> str:
-        """Return why frames that become `wanted` are not for these kernels, or nothing."""
-        raise NotImplementedError
-
-    def measure(self, device: Device, samples: Array, wanted: Coding) -> Measured:
-        """Queue what measures the codestreams of `samples`, shape (frames, *wanted.shape)."""
-        raise NotImplementedError
+        self._codec, self._target, self._workspace = codec, target, workspace
 
     def encode(self, frames: Sequence[Frame], wanted: Coding) -> list[bytes | GpuencError | None]:
         """Return for each frame its codestream, or what is wrong with the frame.
@@ -152,38 +177,25 @@ class Session:
         Exception
             Whatever CuPy raises: of the batch as a whole nothing is known then.
         """
-        refused = self.refusal(wanted)
+        refused = self._codec.refusal(wanted)
         if refused:
             return [CodecError(refused, code="device-refused") for _ in frames]
         results: list[bytes | GpuencError | None] = [None] * len(frames)
         with self._workspace.current():
-            staged = stage(self._workspace, frames, wanted)
+            staged = staging.on_device(self._workspace, frames, wanted)
             if staged.samples is not None:
                 kernels = self._workspace.kernels
-                made = collect(kernels, self.measure(kernels, staged.samples, wanted))
+                made = collect(kernels, self._codec.measure(kernels, staged.samples, wanted))
                 for place, one in zip(staged.places, made, strict=True):
                     results[place] = one
-        for place, error in staged.refused.items():
+        for place, error in staged.wrong.items():
             results[place] = error
         return results
 
     def wrong(self) -> str:
-        """Return what is wrong with the kernels on this device now, or nothing: a small image has to come back."""
-        chosen = target_of(BY_UID[self.uid])
-        wanted = coding(chosen, FrameFormat(_SIDE, _SIDE, 1, 16, 16, False, "MONOCHROME2"))
-        ramp = np.arange(_SIDE * _SIDE, dtype=np.uint16).reshape(1, _SIDE, _SIDE) * np.uint16(37)
+        """Return what is wrong with the kernels now, or nothing."""
         with self._workspace.current():
-            kernels = self._workspace.kernels
-            [made] = collect(kernels, self.measure(kernels, kernels.upload(ramp), wanted))
-        try:
-            if isinstance(made, GpuencError):
-                raise made
-            check(made, chosen.syntax, wanted)
-            back = decoders.decode_samples(made, chosen.syntax, wanted)
-        except GpuencError as error:
-            return f"what it writes is not what was asked for: {error}"
-        differ = np.count_nonzero(back != ramp[0])
-        return f"{differ} of {ramp.size} samples do not come back" if differ else ""
+            return works(self._workspace.kernels, self._codec, self._target)
 
     def trim(self) -> None:
         """Give back what is only cached."""
@@ -192,3 +204,39 @@ class Session:
     def close(self) -> None:
         """Give back everything."""
         self._workspace.close()
+
+
+class BatchEncoder(lane.BatchEncoder):
+    """Encodes batches with a codec's kernels; see `gpuenc.cuda.lane.BatchEncoder`."""
+
+    codec: ClassVar[Codec]
+    # Cells, samples, code before and after it is stuffed or placed, and that once more where room was too little.
+    device_factor = 6
+
+    def answer(self) -> probe.Answer:
+        """Return whether CuPy is there and the kernels' codestream of a small image is right."""
+        return answer(self.codec, self.label, self.target, self.device)
+
+    def unfit(self, fmt: FrameFormat, wanted: Coding) -> str:
+        """Return why frames of `fmt` are not for the kernels, or nothing."""
+        if fmt.bits_allocated == 1:
+            return "single bits are not for the device"
+        return self.codec.refusal(wanted)
+
+    def device_bytes(self, fmt: FrameFormat, wanted: Coding) -> int:
+        """Return the bytes of the device's memory that one frame takes at its peak."""
+        return memory.device_bytes(fmt, wanted) + self.codec.scratch_bytes(wanted)
+
+    def open_session(self) -> Session:
+        """Return the kernels with a workspace."""
+        return Session(self.codec, self.target, self.device)
+
+
+def answer(codec: Codec, label: str, target: Target, device: int = 0) -> probe.Answer:
+    """Return whether `codec` works on `device`; see `gpuenc.cuda.probe.kernels`."""
+    return probe.kernels(device, label, partial(works, codec=codec, target=target))
+
+
+def why_unavailable(codec: Codec, label: str, uid: str, device: int = 0) -> str:
+    """Return in a sentence why `codec` cannot encode transfer syntax `uid` on `device`, or nothing."""
+    return answer(codec, label, target_of(BY_UID[uid]), device).reason

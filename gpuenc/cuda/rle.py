@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpuenc.cuda import packed
+from gpuenc.cuda import lane, packed
 from gpuenc.cuda.jobs import THREADS
 
 if TYPE_CHECKING:
     from gpuenc.coding import Coding
+    from gpuenc.cpu.codecs import Runner
     from gpuenc.cuda.kernels import Array, Device
 
 UIDS = ("1.2.840.10008.1.2.5",)
+
+LABEL = "cuda-rle"
+DEVICE = "gpu"
+THREAD_SAFE = True
+ENCODER_DEPENDENCIES = dict.fromkeys(UIDS, ("gpuenc[cuda13] or gpuenc[cuda12]", "an NVIDIA GPU"))
 
 # As in kernels/rle.cuh and rle.cu.
 _MASK_WORDS, _ROWS_OF_BLOCK, _SEGMENT_WORDS = 2048, 8, 16
@@ -78,23 +84,35 @@ def measure(device: Device, samples: Array, wanted: Coding, *, planar: bool = Fa
     by_frame = (min(frames, packed.MOST_GRID_Y), 1)
 
     def write(places: Array, into: Array) -> None:
-        arguments = (samples, row_at, segments, places, into, *size, layout, number)
-        device.launch("rle", "rle_write", by_row, THREADS, arguments)
+        device.launch(
+            "rle", "rle_write", by_row, THREADS, (samples, row_at, segments, places, into, *size, layout, number)
+        )
 
     device.launch("rle", "rle_measure", by_row, THREADS, (samples, row_at, *size, layout, number))
     device.launch("rle", "rle_place", by_frame, THREADS, (row_at, segments, outcomes, *size, number))
     return packed.Measured("rle_place", outcomes, frames * most_bytes(wanted), write)
 
 
-class Session(packed.Session):
-    """The kernels on a device; see `gpuenc.cuda.packed.Session`."""
+class BatchEncoder(packed.BatchEncoder):
+    """Encodes batches with these kernels; see `gpuenc.cuda.lane.BatchEncoder`."""
 
-    uid = UIDS[0]
+    label = LABEL
+    codec = packed.Codec(refusal, scratch_bytes, measure)
 
-    def refusal(self, wanted: Coding) -> str:
-        """Return why frames that become `wanted` are not for these kernels, or nothing."""
-        return refusal(wanted)
 
-    def measure(self, device: Device, samples: Array, wanted: Coding) -> packed.Measured:
-        """Queue what measures the codestreams of `samples`."""
-        return measure(device, samples, wanted)
+_SINGLE = lane.Single(BatchEncoder)
+
+
+def is_available(uid: str) -> bool:
+    """Return whether the first visible GPU encodes transfer syntax `uid`; see `gpuenc.cuda.probe`."""
+    return uid in ENCODER_DEPENDENCIES and not why_unavailable(uid)
+
+
+def why_unavailable(uid: str, device: int = 0) -> str:
+    """Return in a sentence why transfer syntax `uid` cannot be encoded on `device`, or nothing."""
+    return packed.why_unavailable(BatchEncoder.codec, LABEL, uid, device)
+
+
+def encode_frame(src: bytes, runner: Runner) -> bytes:
+    """Return one encoded frame: the function that pydicom's encoders call. See `gpuenc.cpu.codecs.encode_frame`."""
+    return _SINGLE.encode_frame(src, runner)
