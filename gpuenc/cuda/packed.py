@@ -70,6 +70,7 @@ def collect(device: Device, measured: Measured) -> list[bytes | GpuencError]:
     places, packed = _write(device, measured, frames, measured.room_bytes)
     sizes = places[:, 1] & np.uint64(MOST_BYTES)
     if ((places[:, 1] >> np.uint64(32)) & np.uint64(FAULT_ROOM)).any():
+        del packed  # before the larger one, not beside it
         places, packed = _write(device, measured, frames, int(sizes.sum()))
     faults = places[:, 1] >> np.uint64(32)
     used = int(sizes.sum())
