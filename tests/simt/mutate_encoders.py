@@ -96,7 +96,7 @@ MUTANTS = (
     M(JPEG, "faults[frame] = begin > u64(words) * 32 ? FAULT_JOB : 0;\n        }\n        ", BARRIER),
     M(JPEG, "faults[frame] = ", "begin > u64(words) * 32", "false"),
     M(JPEG, "if (chunk < scan.chunks) bits[chunk] = begin + until - mine;\n            ", "begin += total;"),
-    M(JPEG, "if (filled ", ">= 32", "> 32"),
+    M(JPEG, "if (", "filled >= 32", "filled > 32"),
     M(JPEG, "const u32 whole = u32(pending >> filled);\n            if (", "shared", "false"),
     M(JPEG, "if (", "filled && first < end", "false"),
     M(JPEG, "u32 needed = ", "(0 - at) % 8", "(0 - at) % 4"),
