@@ -32,8 +32,8 @@ nothing whose row is open.
 |---|---|---|---|
 """
 
-_CODESTREAMS, _LANES, _SPEED, _KERNELS = (
-    f"tests/gpu/test_{name}.py" for name in ("codestreams", "lanes", "speed", "kernels")
+_CODESTREAMS, _LANES, _SPEED, _KERNELS, _ENCODERS = (
+    f"tests/gpu/test_{name}.py" for name in ("codestreams", "lanes", "speed", "kernels", "encoders")
 )
 
 # Claim → where it is shown.
@@ -67,6 +67,9 @@ ROWS: dict[str, tuple[str, str]] = {
     "tiles": ("Whether many small frames as tiles of one image are faster than one by one", NO_TEST),
     "kernels": ("Every kernel equals its CPU twin on this GPU", _KERNELS),
     "kernel-bandwidth": ("Preparation of samples at 80 % or more of copy bandwidth", _KERNELS),
+    "own-exact": ("JPEG Lossless and RLE by our kernels: the references' bytes in 100,000 frames of each", _ENCODERS),
+    "own-kernel-rates": ("GB/s of our JPEG Lossless and RLE kernels alone, all on the GPU", _ENCODERS),
+    "own-rates": ("GB/s of both from host memory to codestreams, by lanes, and of the CPU on all cores", _ENCODERS),
     "sanitizer": ("compute-sanitizer finds nothing in the kernel tests", NO_TEST),
     "driver": ("Driver and libraries with which all this ran; a driver of CUDA 13.0 under a build for 13.3", _LANES),
 }  # fmt: skip

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import struct
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 import imagecodecs
@@ -134,6 +138,33 @@ def test_the_reference_writes_no_more_than_imagecodecs_and_comes_back(dtype: np.
         frame = references.rle(samples)
         assert len(frame) <= len(cpu_rle.encode(samples)), (shape, seed)
         np.testing.assert_array_equal(cpu_rle.decode(frame, shape, dtype), samples)
+
+
+BY_GDCM = """
+import sys
+import numpy as np
+from pydicom.pixels.encoders import RLELosslessEncoder
+image = np.load(sys.argv[1])
+bits = 8 * image.itemsize
+print(len(RLELosslessEncoder.encode(
+    image, encoding_plugin="gdcm", rows=image.shape[0], columns=image.shape[1], samples_per_pixel=1,
+    bits_allocated=bits, bits_stored=bits, pixel_representation=0, photometric_interpretation="MONOCHROME2",
+    number_of_frames=1,
+)))
+"""
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_reference_writes_no_more_than_gdcm(tmp_path: Path, number: int) -> None:
+    """gdcm runs in a process of its own, which it sometimes ends."""
+    if importlib.util.find_spec("gdcm") is None:
+        pytest.skip("python-gdcm is not installed")
+    image = real_images()[number]
+    np.save(tmp_path / "image.npy", image)
+    command = [sys.executable, "-c", BY_GDCM, str(tmp_path / "image.npy")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not run.returncode, run.stderr
+    assert len(references.rle(image)) <= int(run.stdout)
 
 
 def shortest_row(row: bytes) -> int:
