@@ -125,7 +125,6 @@ extern "C" __global__ void __launch_bounds__(256) jpeg_lossless_plan(GLOBAL(cons
             bits[scan.chunks] = begin;
             faults[frame] = begin > u64(words) * 32 ? FAULT_JOB : 0;
         }
-        __syncthreads();
     }
 }
 

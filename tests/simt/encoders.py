@@ -64,16 +64,20 @@ def ones(rng: Rng, shape: tuple[int, ...], dtype: np.dtype) -> Samples:
 
 
 def fibonacci(rng: Rng, shape: tuple[int, ...], dtype: np.dtype) -> Samples:
-    """Differences whose categories are as rare as Fibonacci numbers: codes of every length, some above 16 bits."""
-    weights = [1, 1]
-    while len(weights) < 8 * dtype.itemsize + 1:
+    """Differences whose categories are as rare as Fibonacci numbers: a tree without branches, the deepest there is.
+
+    All 17 categories, 6763 samples or more, have codes of up to 17 bits before they are limited to 16 (T.81 K.3).
+    """
+    weights, count = [1, 2], int(np.prod(shape))
+    while len(weights) < 8 * dtype.itemsize + 1 and sum(weights) + weights[-1] + weights[-2] <= count:
         weights.append(weights[-1] + weights[-2])
-    count = int(np.prod(shape))
-    exact = np.repeat(np.arange(len(weights)), weights[::-1])
-    order = rng.permutation(np.resize(exact, max(count, exact.size)))[:count] if rng.random() < 0.5 else None
-    categories = order if order is not None else np.resize(exact, count)
-    values = np.where(categories, 1 << np.maximum(categories - 1, 0), 0).reshape(shape)
-    return np.cumsum(values, axis=1).astype(dtype)
+    kinds = rng.permutation(8 * dtype.itemsize + 1)[: len(weights)]
+    categories = np.repeat(kinds, weights)[::-1][:count]
+    categories = rng.permutation(np.concatenate([categories, np.full(count - categories.size, categories[0])]))
+    steps = np.where(categories, 1 << np.maximum(categories - 1, 0), 0).reshape(shape)
+    steps[0, 0] += 1 << 8 * dtype.itemsize - 1
+    steps[:, 0] = np.cumsum(steps[:, 0], axis=0)
+    return np.cumsum(steps, axis=1).astype(dtype)
 
 
 def runs(rng: Rng, shape: tuple[int, ...], dtype: np.dtype) -> Samples:

@@ -26,7 +26,7 @@ from gpuenc.errors import CodecError
 from tests.simt import encoders, references
 from tests.simt.shim import SCHEDULES, KernelMisbehaved, Library, SimtDevice
 
-SECONDS = 240
+SECONDS = 120
 SOURCES = ("packed.cu", "jpeg_lossless.cu", "rle.cu")
 BARRIER, WARP_BARRIER = "__syncthreads();", "__syncwarp();"
 JPEG, RLE = "jpeg-lossless", "rle"
@@ -93,7 +93,6 @@ MUTANTS = (
     M(JPEG, "sum += of_warps[threadIdx.x * (THREADS / 32) + other];\n        frequency[threadIdx.x] = sum;\n    }\n    ", BARRIER),
     M(JPEG, "(THREADS / 32) + warp] = sum;\n    }\n    ", BARRIER),
     M(JPEG, "assign_codes(making, dht, table);\n        }\n        ", BARRIER),
-    M(JPEG, "faults[frame] = begin > u64(words) * 32 ? FAULT_JOB : 0;\n        }\n        ", BARRIER),
     M(JPEG, "faults[frame] = ", "begin > u64(words) * 32", "false"),
     M(JPEG, "if (chunk < scan.chunks) bits[chunk] = begin + until - mine;\n            ", "begin += total;"),
     M(JPEG, "if (", "filled >= 32", "filled > 32"),
@@ -219,7 +218,7 @@ def checks(codec: str) -> Iterator[Callable[[SimtDevice], None]]:
         yield short_of_scratch
         yield many_places
         yield partial(check, batch=encoders.ones(rng, (1, 9, 60000), np.dtype("u2")))
-        yield partial(check, batch=encoders.fibonacci(rng, (2, 30, 300), np.dtype("u2")))
+        yield partial(check, batch=encoders.fibonacci(rng, (70, 100), np.dtype("u2"))[None])
     else:
         for columns in (1025, 2100, 8193, 9000, 20000):
             yield partial(

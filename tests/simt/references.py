@@ -26,8 +26,7 @@ def jpeg_lossless(samples: NDArray[Any]) -> bytes:
     categories = sizes[np.abs(differences)]
     lengths = optimal_lengths(np.bincount(categories, minlength=17).tolist())
     bits = [sum(length == wanted for length in lengths.values()) for wanted in range(1, 17)]
-    # K.4: by length, then by value.
-    values = sorted(lengths, key=lambda category: (lengths[category], category))
+    values = list(lengths)
     codes, code, before = {}, 0, 0
     for category in values:  # C.2
         code <<= lengths[category] - before
@@ -54,7 +53,10 @@ def _differences(cells: NDArray[np.int64], precision: int) -> NDArray[np.int64]:
 
 
 def optimal_lengths(histogram: list[int]) -> dict[int, int]:
-    """Return the length of each category's code (K.2): none above 16, and none of all ones."""
+    """Return the length of each category's code (K.2), none above 16 and none of all ones, in the order of HUFFVAL.
+
+    That is by the length before it was limited, then by value (figure K.4).
+    """
     trees = [(count, [category]) for category, count in enumerate(histogram) if count]
     trees.append((1, [17]))  # its code will be the one of all ones
     depth = dict.fromkeys(range(18), 0)

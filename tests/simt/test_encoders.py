@@ -129,6 +129,16 @@ def test_the_references_entropy_coded_data_is_that_of_libjpeg_turbo(dtype: np.dt
         np.testing.assert_array_equal(imagecodecs.jpegsof3_decode(codestream).reshape(shape), samples)
 
 
+def test_codes_that_would_have_17_bits() -> None:
+    """The whole tree of T.81 K.2 in one line, 17 deep: K.3 has to shorten it, as libjpeg-turbo does."""
+    for seed in range(3):
+        samples = encoders.fibonacci(np.random.default_rng(seed), (70, 100), U2)
+        codestream = references.jpeg_lossless(samples)
+        assert list(codestream[codestream.index(b"\xff\xc4") + 5 :][:16]) == [1] * 14 + [0, 3]
+        assert entropy_coded(codestream) == entropy_coded(by_libjpeg_turbo(samples))
+        encoders.check_jpeg_lossless(device(seed), samples[None])
+
+
 @pytest.mark.parametrize("dtype", [U1, U2, U4], ids=str)
 def test_the_reference_writes_no_more_than_imagecodecs_and_comes_back(dtype: np.dtype) -> None:
     for seed in range(60):
