@@ -31,6 +31,7 @@ import gpuenc
 from gpuenc.archive.job import run
 from gpuenc.archive.report import Record, Summary
 from gpuenc.archive.request import Job
+from gpuenc.archive.watcher import Watcher
 from gpuenc.cpu import rle
 from gpuenc.plugins import usable_cores
 from gpuenc.syntaxes import find
@@ -136,7 +137,7 @@ def transcode(source: Path, out: Path, *options: str) -> None:
     subprocess.run([*command, "--overwrite", *options], check=True, stdout=subprocess.DEVNULL)
 
 
-class _Silent:
+class _Silent(Watcher):
     """Watches a job and says nothing; a file that was not encoded voids the figure."""
 
     def start(self, files: int, bytes_total: int) -> None:

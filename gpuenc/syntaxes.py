@@ -266,6 +266,12 @@ def find(name: str) -> Syntax:
 _DCT_JPEGS = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 
 
+def name_of(uid: str) -> str:
+    """Return the name of a transfer syntax, or the UID where it has none here."""
+    other = {"1.2.840.10008.1.2": "implicit", "1.2.840.10008.1.2.2": "explicit-big-endian"}
+    return BY_UID[uid].name if uid in BY_UID else other.get(uid, uid)
+
+
 def keeps_jpeg(source_uid: str, syntax: Syntax) -> bool:
     """Return whether a JPEG codestream goes on as it is: into JPEG XL, or out of it again (PS3.5 A.4.12)."""
     if syntax.recompresses_jpeg:

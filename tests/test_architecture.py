@@ -30,6 +30,7 @@ MAY_USE = {
     "plugins": DATA,
     "cpu": PLUGINS,
     "cuda": PLUGINS | {"cpu"},  # what the device refuses is prepared, and what it made is decoded, on the CPU
+    "gathering": PLUGINS,
     "engine": ENGINE,
     "dicom": PLUGINS | {"cpu"},
     "encoder": ENCODER,
@@ -38,7 +39,7 @@ MAY_USE = {
     "drop_in": FRONT,
     "doctor": FRONT | {"cuda"},
     "pipelines": FRONT,
-    "archive": FRONT,
+    "archive": FRONT | {"gathering"},
     "cli": FRONT | {"archive", "doctor", "pipelines"},
     "__main__": {"cli"},
     "__init__": {"datasets", "drop_in", "encoder", "errors", "registry"},

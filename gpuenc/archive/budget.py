@@ -9,10 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from gpuenc.plugins import Plugin
+    from gpuenc.targets import Target
+
+# Peak memory of a frame's way through the hungriest lossless codec, as a multiple of its samples.
+PEAK_FACTOR = 12
+# While one file waits for the disk, another computes.
+FILES_BEYOND_CORES = 2
 
 _LEAST_BYTES = 512 << 20
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+# A slice of 512 × 512 cells of 16 bits, of which most files of an archive hold one.
+_SLICE_BYTES = 512 << 10
 
 
 def default_bytes() -> int:
@@ -21,6 +31,44 @@ def default_bytes() -> int:
     with contextlib.suppress(OSError, ValueError):
         have = min(have, int(_CGROUP_LIMIT.read_text()))
     return max(_LEAST_BYTES, have // 4)
+
+
+def file_threads(
+    plugins: Sequence[Plugin], target: Target, budget_bytes: int, cores: int, *, frame_bytes: int = _SLICE_BYTES
+) -> int:
+    """Return how many files one process should have in work at once.
+
+    For CPU plug-ins two more than cores, since some wait for the disk. Where a GPU comes first, so many that files of
+    one frame fill all of its lanes while others are read, verified and written, as far as the budget goes.
+
+    Parameters
+    ----------
+    plugins : sequence of Plugin
+        As for `gpuenc.engine.encode_frames`; those on a GPU gathered (`gpuenc.gathering`), or more threads mean more
+        encoders. The first that can be opened counts.
+    target : Target
+        What frames become.
+    budget_bytes : int
+        Memory that the files of this process share. Frames larger than `frame_bytes` leave threads waiting for it,
+        which costs little.
+    cores : int
+        What this process may use.
+    frame_bytes : int
+        Bytes of a typical native frame.
+    """
+    few = cores + FILES_BEYOND_CORES
+    for plugin in plugins:
+        try:
+            encoder = plugin.open(target)
+        except Exception:  # noqa: BLE001 - the engine passes it over too, and each file's record says why
+            continue
+        limits = encoder.limits
+        encoder.close()
+        if plugin.device != "gpu":
+            break
+        batch = max(1, min(limits.frames, limits.bytes // frame_bytes))
+        return max(few, min(limits.lanes * batch + few, budget_bytes // (PEAK_FACTOR * frame_bytes)))
+    return few
 
 
 class ByteBudget:

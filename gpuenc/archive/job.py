@@ -4,53 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import threading
 import time
+from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gpuenc.archive.journal import Journal
 from gpuenc.archive.locks import only_job
 from gpuenc.archive.planner import Planner
-from gpuenc.archive.pool import Pool, Threads
 from gpuenc.archive.report import Record, Summary
-from gpuenc.archive.workers import Workers
 from gpuenc.dicom.atomic import TEMPORARY_SUFFIX
 from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gpuenc.archive.pool import Pool
     from gpuenc.archive.request import Job
     from gpuenc.archive.scan import Item
+    from gpuenc.archive.watcher import Watcher
 
 # Found and not yet begun: enough to know soon how much there is, without holding up what is done meanwhile.
 _PLAN_FIRST_S = 0.2
 _COMMIT_EVERY_S = 0.5
 _WAIT_S = 0.2
 _MOST_AT_ONCE = 64
-
-
-class Watcher(Protocol):
-    """Is told what happens, from the thread that runs the job."""
-
-    def start(self, files: int, bytes_total: int) -> None:
-        """The job begins; so many files of so many bytes were found so far."""
-
-    def planned(self, files: int, bytes_total: int) -> None:
-        """More files were found: so many altogether."""
-
-    def earlier(self, record: Record) -> None:
-        """A file has its outcome from an earlier run of the job."""
-
-    def done(self, record: Record) -> None:
-        """One file has an outcome."""
-
-    def workers(self, states: list[str]) -> None:
-        """What the worker processes do, a line on each."""
-
-    def finish(self, summary: Summary) -> None:
-        """The job is over."""
 
 
 def run(
@@ -76,28 +56,60 @@ def run(
     Raises
     ------
     JobError
-        The journal cannot be used (its codes begin with ``journal-``), no worker can be started
-        (``workers-failed``), or the outcomes do not add up to the files found (``unreconciled``). Nothing is raised
-        for what a file holds.
+        Nothing here can encode, or no worker can be started (``workers-failed``); the destination is
+        ``destination-unwritable``; the journal cannot be used (codes that begin with ``journal-``); the outcomes do
+        not add up to the files found (``unreconciled``). Nothing is raised for what a file holds.
     """
     started = time.perf_counter()
     summary = Summary()
+    pool = _pool(job)
     with contextlib.ExitStack() as stack:
+        stack.callback(pool.close)
+        # Nothing is made before it is known whether anything can be done.
+        pool.demand_ready()
+        _demand_destination(job)
         if job.journal is not None:
-            job.journal.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(only_job(job.journal))
-        journal = stack.enter_context(Journal(job.journal, job.about(), resume=job.resume))
-        _remove_leftovers(journal.interrupted)
-        pool: Pool = Workers(job) if job.workers else Threads(job)
         try:
-            _Run(job, watcher, stop or threading.Event(), journal, pool, summary, items).through()
-        finally:
-            pool.close()
-            summary.seconds = time.perf_counter() - started
-            watcher.finish(summary)
-        if not summary.stopped:
-            journal.finish()
+            journal = stack.enter_context(Journal(job.journal, job.about(), resume=job.resume))
+            _remove_leftovers(journal.interrupted)
+            work = _Run(job, watcher, stop or threading.Event(), journal, pool, summary, items)
+            work.find_first()
+            watcher.start(work.planner.files, work.planner.bytes_total)
+            try:
+                work.through()
+            finally:
+                pool.close()
+                summary.seconds = time.perf_counter() - started
+                watcher.finish(summary)
+            if not summary.stopped:
+                journal.finish()
+        except sqlite3.Error as error:
+            raise JobError(f"the journal cannot be written: {error}", code="journal-unusable") from None
     return summary
+
+
+def _demand_destination(job: Job) -> None:
+    if job.dry_run:
+        return
+    try:
+        for folder in (job.destination, job.journal.parent if job.journal else job.destination):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"cannot make {job.destination}: {error.strerror}", code="destination-unwritable") from None
+    if not os.access(job.destination, os.W_OK | os.X_OK):
+        raise JobError(f"cannot write to {job.destination}", code="destination-unwritable")
+
+
+def _pool(job: Job) -> Pool:
+    # What does files takes long to import, and the process that only hands them out does not need it.
+    if job.workers:
+        from gpuenc.archive.workers import Workers
+
+        return Workers(job)
+    from gpuenc.archive.threads import Threads
+
+    return Threads(job)
 
 
 class _Run:
@@ -115,13 +127,13 @@ class _Run:
     ) -> None:
         self._job, self._watcher, self._stop = job, watcher, stop
         self._journal, self._pool, self._summary = journal, pool, summary
-        self._planner = Planner(job, journal, self._settled, self._earlier, items)
+        self.planner = Planner(job, journal, self._settled, self._earlier, items)
         self._in_work_bytes: dict[int, int] = {}
+        self._outcomes: deque[tuple[int, Record]] = deque()
         self._committed_s = time.monotonic()
 
     def through(self) -> None:
         """Run to the end, or to where it is stopped."""
-        self._plan_first()
         while True:
             try:
                 if self._step():
@@ -131,6 +143,8 @@ class _Run:
                     raise
                 self._stop.set()
         summary = self._summary
+        if self.planner.complete and summary.done == summary.planned:
+            summary.stopped = ""  # it was told to stop when there was nothing left to begin
         if not summary.stopped and summary.done != summary.planned:
             missing = ", ".join(self._journal.without_outcome(3))
             raise JobError(
@@ -138,29 +152,30 @@ class _Run:
                 code="unreconciled",
             )
 
-    def _plan_first(self) -> None:
+    def find_first(self) -> None:
+        """Find the first files: of a small job, all."""
         until = time.monotonic() + _PLAN_FIRST_S
-        while not self._planner.complete and time.monotonic() < until and not self._stop.is_set():
-            self._planner.some()
-        self._summary.planned = self._planner.files
-        self._watcher.start(self._planner.files, self._planner.bytes_total)
+        while not self.planner.complete and time.monotonic() < until and not self._stop.is_set():
+            self.planner.some()
+        self._summary.planned = self.planner.files
 
     def _step(self) -> bool:
         """Find some files, hand some out, collect what is done; return whether it is over."""
         if self._stop.is_set() and not self._summary.stopped:
             self._end_early("interrupted")
         if not self._summary.stopped:
-            if not self._planner.complete:
-                self._planner.some()
-                self._summary.planned = self._planner.files
-                self._watcher.planned(self._planner.files, self._planner.bytes_total)
+            if not self.planner.complete:
+                self.planner.some()
+                self._summary.planned = self.planner.files
+                self._watcher.planned(self.planner.files, self.planner.bytes_total)
             self._hand_out()
-        over = self._summary.stopped or (self._planner.complete and not self._planner.waiting)
+        over = self._summary.stopped or (self.planner.complete and not self.planner.waiting)
         if over and not self._pool.outstanding:
             return True
-        idle = self._planner.complete or self._summary.stopped
-        for number, record in self._pool.take(_WAIT_S if idle else 0.0):
-            self._done(number, record)
+        idle = self.planner.complete or self._summary.stopped
+        self._outcomes.extend(self._pool.take(_WAIT_S if idle else 0.0))
+        while self._outcomes:
+            self._done(*self._outcomes.popleft())
         if time.monotonic() - self._committed_s > _COMMIT_EVERY_S:
             self._committed_s = time.monotonic()
             self._journal.commit()
@@ -168,10 +183,10 @@ class _Run:
         return False
 
     def _hand_out(self) -> None:
-        room = min(self._pool.room, self._planner.waiting)
+        room = min(self._pool.room, self.planner.waiting)
         while room > 0 and self._has_space():
             tasks = self._journal.next(min(room, _MOST_AT_ONCE))
-            self._planner.waiting -= len(tasks)
+            self.planner.waiting -= len(tasks)
             room -= len(tasks)
             self._in_work_bytes.update((task.number, task.size_bytes) for task in tasks)
             self._pool.give(tasks)

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 FOLDER = ".gpuenc"
+
+
+def place_of(destination: Path, name: str = "journal") -> Path:
+    """Return where the journal of a job lies whose outputs go to `destination`."""
+    return destination / FOLDER / f"{name}.sqlite"
+
+
 _FORMAT = 1
 _PLANNED, _BEGUN, _DONE, _UNSEEN = range(4)
 _SCHEMA = """
@@ -76,6 +83,7 @@ class Journal:
     """
 
     def __init__(self, path: Path | None, about: Mapping[str, str], *, resume: bool = False) -> None:
+        self._path = path
         self.resumed, self.interrupted = False, set[str]()
         try:
             if path is None:
@@ -188,11 +196,17 @@ class Journal:
         self._db.execute("BEGIN")
 
     def close(self) -> None:
-        """Write down what there is, and close."""
+        """Write down what there is, and close; a journal in which nothing was ever begun is no journal."""
+        begun = True
         try:
+            begun = bool(self._db.execute(f"SELECT 1 FROM files WHERE state != {_PLANNED} LIMIT 1").fetchone())
             self._db.execute("COMMIT")
+        except sqlite3.Error:
+            pass  # it stays as it was; a job that goes on with it does again what was not written down
         finally:
             self._db.close()
+        if self._path and not begun:
+            _remove(self._path)
 
     def _begin(self, about: Mapping[str, str]) -> None:
         self._db.execute("COMMIT")

@@ -55,7 +55,7 @@ class Planner:
         items: Iterable[Item] | None = None,
     ) -> None:
         self._job, self._journal, self._settled, self._earlier = job, journal, settled, earlier
-        self._items: Iterator[Item] = iter(_found(job) if items is None else items)
+        self._items: Iterator[Item] = iter(found(job) if items is None else items)
         self._own = _Own(job.sources, job.destination)
         self.files = self.bytes_total = self.waiting = 0
         self.complete = False
@@ -120,7 +120,7 @@ class Planner:
         return not record.destination or Stamp.of_any(item.destination) == output
 
 
-def _found(job: Job) -> Iterator[Item]:
+def found(job: Job) -> Iterator[Item]:
     """Yield what the sources hold."""
     for item in scan(job.sources, job.destination, without=job.report):
         if not job.in_place:

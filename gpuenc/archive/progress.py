@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from gpuenc.archive.watcher import Watcher
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 _LINE_EVERY_S = 10.0
 
 
-class Display:
+class Display(Watcher):
     """Shows progress on `console`, errors on `errors`, and writes the report.
 
     A reader that is gone, or a disk that is full, does not stop the job: what cannot be shown is not shown.
@@ -63,9 +65,6 @@ class Display:
             self._report.add(record)
         if self._bar:
             self._bar[0].update(self._bar[1], advance=1)
-
-    def workers(self, states: list[str]) -> None:
-        """Nothing is shown of them."""
 
     def done(self, record: Record) -> None:
         """Count one file; say at once what failed."""

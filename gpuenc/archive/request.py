@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpuenc.archive.budget import ByteBudget, default_bytes
 from gpuenc.targets import Target
+
+if TYPE_CHECKING:
+    from gpuenc.plugins import Plugin
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,9 @@ class Job:
         The report that is being written, which is no source.
     budget : ByteBudget
         Memory that all files in work in one process share.
+    plugins : tuple of Plugin
+        What encodes, instead of what `plugin` and `device` choose for each file anew: plug-ins that all files of one
+        process share, such as those of a `gpuenc.gathering.Gathering`. Whoever made them closes them.
     workers : int
         Processes to share the files out to; 0 for threads of this process.
     journal : Path, optional
@@ -73,6 +80,7 @@ class Job:
     dry_run: bool = False
     report: Path | None = None
     budget: ByteBudget = field(default_factory=lambda: ByteBudget(default_bytes()), compare=False)
+    plugins: tuple[Plugin, ...] = field(default=(), compare=False)
     workers: int = 0
     journal: Path | None = None
     resume: bool = False
@@ -83,7 +91,7 @@ class Job:
 
     def about(self) -> dict[str, str]:
         """Return what an interrupted job and the one that goes on with it must have in common."""
-        return {
+        found = {
             "sources": ", ".join(os.path.abspath(source) for source in self.sources),
             "output": os.path.abspath(self.destination),
             "target": _described(self.target),
@@ -93,6 +101,8 @@ class Job:
             "--extended-offsets": str(self.extended_offsets),
             "--in-place": str(self.in_place),
         }
+        # Paths may hold bytes that are no text.
+        return {name: value.encode("utf-8", "backslashreplace").decode() for name, value in found.items()}
 
 
 def _described(target: Target) -> str:

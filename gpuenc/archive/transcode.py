@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuenc import engine
 from gpuenc.archive import inplace
+from gpuenc.archive.budget import PEAK_FACTOR
 from gpuenc.archive.report import Record, Status
 from gpuenc.archive.request import Job
 from gpuenc.archive.stamp import Stamp
@@ -48,8 +49,6 @@ _COPIED_CODES = frozenset({"no-pixel-data", "float-pixel-data", "video"})
 _MODALITY = 0x00080060
 # Below this, a file is one thread's work; above, its frames are spread over lanes.
 _SPREAD_BYTES = 32 << 20
-# Peak memory of a frame's way through the hungriest lossless codec, as a multiple of its samples.
-_PEAK_FACTOR = 12
 
 
 class Interrupted(Exception):
@@ -189,7 +188,7 @@ def _memory_bytes(source: DicomFile, job: Job) -> int:
     """
     fmt = source.format
     frame_bytes = fmt.rows * fmt.columns * fmt.samples * max(1, fmt.bits_allocated // 8)
-    one = frame_bytes * _PEAK_FACTOR
+    one = frame_bytes * PEAK_FACTOR
     if one > job.budget.total_bytes:
         raise SourceError(
             f"one frame of {frame_bytes / 1e6:.0f} MB takes up to {one / 1e6:.0f} MB of memory to encode, and "
@@ -277,7 +276,7 @@ def _results(
     return engine.encode_frames(
         frames,
         target,
-        chain(target.syntax, job.plugin, device=job.device),
+        job.plugins or chain(target.syntax, job.plugin, device=job.device),
         threads=job.lanes if source.native_bytes >= _SPREAD_BYTES else 1,
         memory_bytes=memory_bytes,
         verify=job.verify,

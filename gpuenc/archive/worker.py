@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import signal
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from gpuenc.archive.budget import FILES_BEYOND_CORES, file_threads
 from gpuenc.archive.locks import worker_of
 from gpuenc.archive.transcode import Interrupted, transcode_file
+from gpuenc.errors import EncodeFailed, GpuencError, InvalidOption
+from gpuenc.gathering import Gathering
+from gpuenc.registry import chain
 
 if TYPE_CHECKING:
     from gpuenc.archive.pool import Task
@@ -28,13 +35,11 @@ def main(file: int) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     faulthandler.enable()
+    # Warnings of libraries may quote what a file holds.
+    warnings.simplefilter("ignore")
     pipe = Connection(file)
-    try:
-        job = pipe.recv()
-        with worker_of(job.journal):
-            _Worker(pipe, job).run()
-    except (EOFError, OSError):
-        pass
+    with contextlib.suppress(EOFError, OSError):
+        _Worker(pipe, pipe.recv()).run()
     # Not through Python's own end, which would wait for threads that hang.
     os._exit(0)
 
@@ -48,16 +53,42 @@ class _Worker:
         self._in_work = 0
 
     def run(self) -> None:
+        job = self._job
+        try:
+            plugins = chain(job.target.syntax, job.plugin, device=job.device)
+        except GpuencError as error:
+            return self._say("refused", error.code, str(error))
+        except ValueError as error:
+            return self._say("refused", InvalidOption.code, str(error))
+        except RuntimeError as error:
+            return self._say("refused", EncodeFailed.code, str(error))
+        # Not closed: this process ends without waiting for anyone.
+        shared = Gathering(plugins).plugins
+        at_once = job.jobs
+        if job.lanes is None and at_once > 1:
+            at_once = file_threads(shared, job.target, job.budget.total_bytes, at_once - FILES_BEYOND_CORES)
+        self._job = replace(job, plugins=shared, jobs=at_once)
+        self._say("ready", at_once)
+        return self._obey()
+
+    def _obey(self) -> None:
         pool = ThreadPoolExecutor(self._job.jobs, thread_name_prefix="gpuenc-file")
+        message = self._pipe.recv()
+        # From the first file on: while this process starts, the job takes its own lock.
+        with worker_of(self._job.journal):
+            self._follow(pool, message)
+
+    def _follow(self, pool: ThreadPoolExecutor, message: tuple[Any, ...]) -> None:
         try:
             while True:
-                kind, *rest = self._pipe.recv()
+                kind, *rest = message
                 if kind == "stop":
                     self._stop.set()
                 else:
                     for task in rest[0]:
                         pool.submit(self._do, task)
-        except (EOFError, OSError):
+                message = self._pipe.recv()
+        finally:
             # The job is over, or whoever ran it is gone: nothing that is not finished may stay behind.
             self._stop.set()
             self._abort.set()

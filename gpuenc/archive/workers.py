@@ -56,6 +56,7 @@ class _Worker:
     tasks: dict[int, Task] = field(default_factory=dict)
     begun_s: dict[int, float] = field(default_factory=dict)
     done: int = 0
+    ready: bool = False
 
 
 class Workers:
@@ -93,7 +94,8 @@ class Workers:
     @property
     def room(self) -> int:
         """How many more tasks it takes now."""
-        return self._count * self._files_at_once * QUEUED_PER_FILE - self.outstanding
+        at_once = max([self._files_at_once, *(worker.files_at_once for worker in self._workers)])
+        return self._count * at_once * QUEUED_PER_FILE - self.outstanding
 
     @property
     def outstanding(self) -> int:
@@ -104,6 +106,23 @@ class Workers:
             + len(self._outcomes)
             + sum(len(worker.tasks) for worker in self._workers)
         )
+
+    def demand_ready(self) -> None:
+        """Wait until the first process has said whether it can do anything.
+
+        Raises
+        ------
+        JobError
+            ``invalid-option``: there is no such plug-in; ``device-unavailable``, ``encode-failed``: nothing here can
+            encode; ``workers-failed``.
+        """
+        while self._workers and not any(worker.ready for worker in self._workers):
+            connection.wait([worker.pipe for worker in self._workers])
+            for worker in list(self._workers):
+                self._listen(worker)
+        if not self._workers:
+            self._start()
+            self.demand_ready()
 
     def give(self, tasks: Sequence[Task]) -> None:
         """Have tasks done."""
@@ -214,7 +233,11 @@ class Workers:
         try:
             while worker.pipe.poll():
                 kind, number, *rest = worker.pipe.recv()
-                if kind == "begin":
+                if kind == "ready":
+                    worker.ready, worker.files_at_once = True, number
+                elif kind == "refused":
+                    raise JobError(rest[0], code=number)
+                elif kind == "begin":
                     worker.begun_s[number] = time.monotonic()
                 elif kind == "done":
                     self._finished(worker, number, rest[0])

@@ -11,11 +11,13 @@ import typer
 
 from gpuenc._version import __version__
 from gpuenc.cli import about
+from gpuenc.cli import plan as planning
 from gpuenc.cli import transcode as transcoding
 from gpuenc.cli.terminal import Exit, console, flush_quietly
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(transcoding.transcode)
+app.command()(planning.plan)
 app.command()(about.syntaxes)
 app.command()(about.doctor)
 

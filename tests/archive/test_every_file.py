@@ -17,6 +17,7 @@ from pydicom.pixels import pixel_array
 
 from gpuenc.archive.job import run
 from gpuenc.archive.request import Job
+from gpuenc.archive.watcher import Watcher
 from gpuenc.syntaxes import TABLE
 from gpuenc.targets import target
 from tests.archive import oracle
@@ -32,13 +33,16 @@ TARGETS = [syntax for syntax in TABLE if syntax.loss != "always"]
 MAY_CHANGE = {0x00080001, 0x00280004, 0x00280006, 0x00282110, 0x7FE00001, 0x7FE00002, 0x7FE00010}
 
 
-class Records:
+class Records(Watcher):
     """A watcher that keeps what it is told."""
 
     def __init__(self):
         self.records = []
 
     def start(self, files, bytes_total):
+        self.files, self.bytes_total = files, bytes_total
+
+    def planned(self, files, bytes_total):
         self.files, self.bytes_total = files, bytes_total
 
     def done(self, record):

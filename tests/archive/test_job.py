@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from gpuenc.archive import job as module
 from gpuenc.archive import transcode as transcode_module
 from gpuenc.archive.job import run
 from gpuenc.archive.progress import visible
 from gpuenc.archive.report import Record, ReportFile, Summary
 from gpuenc.archive.request import Job
+from gpuenc.archive.threads import Threads
+from gpuenc.errors import JobError
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
 from tests import made
@@ -38,75 +39,90 @@ def outputs(tmp_path):
     return {path.name for path in (tmp_path / "out").rglob("*")} if (tmp_path / "out").exists() else set()
 
 
-@pytest.mark.parametrize("workers", [1, 2, 7])
-def test_records_come_in_the_order_of_the_files(source, tmp_path, workers):
+@pytest.mark.parametrize("at_once", [1, 2, 7])
+def test_every_file_has_its_record(source, tmp_path, at_once):
     watcher = Records()
-    summary = run(jobs(source, tmp_path, jobs=workers), watcher)
-    assert [Path(record.source).name for record in watcher.records] == [f"{number:02}.dcm" for number in range(30)]
+    summary = run(jobs(source, tmp_path, jobs=at_once), watcher)
+    assert sorted(Path(record.source).name for record in watcher.records) == [
+        f"{number:02}.dcm" for number in range(30)
+    ]
     assert (summary.planned, summary.done, summary.files["encoded"]) == (30, 30, 30)
     assert (watcher.files, watcher.bytes_total) == (30, 30 * len(IMAGE.file()))
     assert not summary.interrupted
     assert summary is watcher.summary
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize("after", [1, 5, 29])
+class Stopper(Records):
+    """Ends a job after so many records."""
+
+    def __init__(self, after, end):
+        super().__init__()
+        self.after, self.end = after, end
+
+    def done(self, record):
+        super().done(record)
+        if len(self.records) == self.after:
+            self.end()
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("after", [1, 5, 29, 30])
 @pytest.mark.parametrize("how", ["event", "interrupt"])
-def test_stopped(source, tmp_path, after, workers, how):
+def test_stopped(source, tmp_path, after, at_once, how):
+    """Files in work are finished, no other is begun, and what is there has a record."""
     stop = threading.Event()
-
-    class Stopper(Records):
-        def done(self, record):
-            super().done(record)
-            if len(self.records) == after:
-                stop.set()
-                if how == "interrupt":
-                    raise KeyboardInterrupt
-
-    watcher = Stopper()
-    summary = run(jobs(source, tmp_path, jobs=workers), watcher, stop)
+    watcher = Stopper(after, stop.set if how == "event" else interrupt)
+    summary = run(jobs(source, tmp_path, jobs=at_once), watcher, stop)
     assert summary.interrupted == (len(watcher.records) < 30)
-    assert after <= summary.done == len(watcher.records) <= 30
+    assert after <= summary.done == len(watcher.records) <= min(30, after + 4 * at_once + at_once)
     assert outputs(tmp_path) == {Path(record.source).name for record in watcher.records}
-    assert threading.active_count() == 1 or not [
-        thread for thread in threading.enumerate() if thread.name.startswith("gpuenc-file")
-    ]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("gpuenc-file")]
 
 
-def test_stopped_in_the_middle_of_a_file(tmp_path):
-    """A file in work is given up without a trace."""
+def test_the_second_interrupt_gives_up_files_in_work(tmp_path, monkeypatch):
+    """Without a trace of them, whether encoded or copied."""
     (tmp_path / "in").mkdir()
     made.of(made.noise((50, 64, 64), "u2")).write(tmp_path / "in" / "large.dcm")
-    (tmp_path / "in" / "z.dcm").write_bytes(made.float_pixels().file() + bytes(5 << 20))
-    stop = threading.Event()
-    right = transcode_module.OutputFile.put
-    put = []
+    (tmp_path / "in" / "y.dcm").write_bytes(made.float_pixels().file() + bytes(5 << 20))
+    IMAGE.write(tmp_path / "in" / "a.dcm")
+    begun = threading.Barrier(3)
+    gave_up = threading.Event()
+    right_put, right_copy = transcode_module.OutputFile.put, transcode_module.copy_file
 
-    def counted(self, codestream):
-        put.append(1)
-        if len(put) == 20:
-            stop.set()
-        return right(self, codestream)
+    def put(self, codestream):
+        right_put(self, codestream)
+        if self._element.number_of_frames == 50 and self._put == 20:
+            begun.wait(10)
+            gave_up.wait(10)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transcode_module.OutputFile, "put", counted)
-        records = transcode(tmp_path / "in", tmp_path / "out", stop=stop)
-    assert (len(put), records, outputs(tmp_path)) == (20, [], set())
-    # So is one that is copied.
-    stop.clear()
-    right_check = transcode_module.copy_file
-
-    def stopping(*args, check, **options):
-        def stop_then_check():
-            stop.set()
+    def copy(*args, check, **options):
+        def wait_then_check():
+            if not gave_up.is_set():
+                begun.wait(10)
+                gave_up.wait(10)
             check()
 
-        return right_check(*args, check=stop_then_check, **options)
+        return right_copy(*args, check=wait_then_check, **options)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transcode_module, "copy_file", stopping)
-        assert transcode(tmp_path / "in" / "z.dcm", tmp_path / "out", stop=stop) == []
-    assert outputs(tmp_path) == set()
+    def end():
+        begun.wait(10)
+        stop.set()
+        threading.Timer(0.3, gave_up.set).start()
+        raise KeyboardInterrupt  # and the job has been told to stop before
+
+    monkeypatch.setattr(transcode_module.OutputFile, "put", put)
+    monkeypatch.setattr(transcode_module, "copy_file", copy)
+    stop = threading.Event()
+    stopped = Stopper(1, end)
+    with pytest.raises(KeyboardInterrupt):
+        run(jobs(tmp_path / "in", tmp_path, jobs=3), stopped, stop)
+    assert [Path(record.source).name for record in stopped.records] == ["a.dcm"]
+    assert outputs(tmp_path) == {"a.dcm"}
+    assert stopped.summary.done == 1
 
 
 def test_nothing_is_begun_once_stopped(source, tmp_path):
@@ -114,7 +130,7 @@ def test_nothing_is_begun_once_stopped(source, tmp_path):
     stop.set()
     watcher = Records()
     summary = run(jobs(source, tmp_path), watcher, stop)
-    assert (summary.interrupted, summary.done, summary.planned) == (True, 0, 30)
+    assert (summary.interrupted, summary.done) == (True, 0)
     assert outputs(tmp_path) == set()
 
 
@@ -132,9 +148,15 @@ def test_a_watcher_that_breaks_stops_the_job(source, tmp_path):
 
 
 def test_counts_that_do_not_add_up_are_an_error(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_refusals", lambda items, job: ((item, None) for item in items[:-1]))
-    with pytest.raises(RuntimeError, match="30 files were found, but 29"):
+    right = Threads.take
+
+    def take(self, timeout_s):
+        return [(number, record) for number, record in right(self, timeout_s) if not record.source.endswith("03.dcm")]
+
+    monkeypatch.setattr(Threads, "take", take)
+    with pytest.raises(JobError, match=r"30 files were found, but 29 have an outcome: .*03\.dcm") as caught:
         run(jobs(source, tmp_path), Records())
+    assert caught.value.code == "unreconciled"
 
 
 def test_a_defect_costs_one_file_its_outcome_and_shows_nothing(source, tmp_path, monkeypatch):
@@ -185,7 +207,7 @@ def test_a_line_that_does_not_fit_is_not_half_there():
             self.data = b""
 
         def write(self, data):
-            room = 400 - len(self.data)
+            room = 700 - len(self.data)
             if not room:
                 raise OSError(28, "No space left on device")
             self.data += bytes(data[:room])

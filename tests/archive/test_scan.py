@@ -171,9 +171,9 @@ def test_the_same_source_twice_is_one(source, tmp_path):
 
 
 def test_files_that_vanish_or_cannot_be_read(source, tmp_path, monkeypatch):
-    from gpuenc.archive import job
+    from gpuenc.archive import planner
 
-    right = job.scan
+    right = planner.scan
 
     def scan_then_lose(*args, **options):
         items = list(right(*args, **options))
@@ -182,7 +182,7 @@ def test_files_that_vanish_or_cannot_be_read(source, tmp_path, monkeypatch):
         (source / "c.dcm").mkdir()
         return iter(items)
 
-    monkeypatch.setattr(job, "scan", scan_then_lose)
+    monkeypatch.setattr(planner, "scan", scan_then_lose)
     records = transcode(source, tmp_path / "out")
     assert [(record.status, record.reason) for record in records] == [
         ("failed", "unreadable-source"),

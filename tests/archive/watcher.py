@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuenc.archive.job import run
 from gpuenc.archive.request import Job
+from gpuenc.archive.watcher import Watcher
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from gpuenc.archive.report import Record, Summary
 
 
-class Records:
+class Records(Watcher):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
@@ -31,9 +32,6 @@ class Records:
 
     def earlier(self, record: Record) -> None:
         self.records.append(record)
-
-    def workers(self, states: list[str]) -> None:
-        pass
 
     def done(self, record: Record) -> None:
         self.records.append(record)

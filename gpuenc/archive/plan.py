@@ -1,0 +1,140 @@
+"""What a job would do, how large its outputs would be and how long it would take: found out before it is begun."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpuenc.archive.job import run
+from gpuenc.archive.planner import found
+from gpuenc.archive.report import Record, Summary
+from gpuenc.archive.scan import Item
+from gpuenc.archive.stamp import Stamp
+from gpuenc.archive.watcher import Watcher
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator
+
+    from gpuenc.archive.manifest import Writer
+    from gpuenc.archive.request import Job
+
+# Enough to see a mixture; each is encoded.
+_SAMPLE_FILES, _SAMPLE_BYTES = 24, 256 << 20
+
+
+@dataclass(slots=True)
+class Plan:
+    """What would be done.
+
+    Attributes
+    ----------
+    summary : Summary
+        Of a dry run.
+    syntaxes, modalities : Counter
+        Files that would be encoded, by the Transfer Syntax UID of the source, and by modality.
+    encoded_bytes, copied_bytes : int
+        Sizes of the sources that would be encoded and copied.
+    sample_files : int
+        How many files were encoded, to see what becomes of them; 0 where there was none.
+    ratio : float
+        Of these, bytes of the sources by bytes of the outputs.
+    output_bytes, seconds : float
+        Expected of the whole, going by these; 0 without.
+    """
+
+    summary: Summary = field(default_factory=Summary)
+    syntaxes: Counter[str] = field(default_factory=Counter)
+    modalities: Counter[str] = field(default_factory=Counter)
+    encoded_bytes: int = 0
+    copied_bytes: int = 0
+    sample_files: int = 0
+    ratio: float = 0.0
+    output_bytes: float = 0.0
+    seconds: float = 0.0
+
+
+def plan(job: Job, stop: threading.Event, manifest: Writer | None = None, *, seed: int = 0) -> Plan:
+    """Walk the sources, read every header, and encode a sample of the files into a folder that is removed again.
+
+    Parameters
+    ----------
+    job : Job
+        What would be done.
+    stop : threading.Event
+        Ends it early; the plan then says `interrupted` in its summary.
+    manifest : Writer, optional
+        Where to write the files down.
+    seed : int
+        Of the choice of the sample.
+    """
+    collector = _Collector(random.Random(seed))
+    items = found(job)
+    if manifest:
+        items = _written(items, manifest)
+    collector.plan.summary = run(replace(job, dry_run=True, journal=None), collector, stop, items=items)
+    if manifest and not collector.plan.summary.stopped:
+        manifest.finish()
+    if not stop.is_set():
+        _estimate(job, collector, stop)
+    return collector.plan
+
+
+def _written(items: Iterator[Item], manifest: Writer) -> Iterator[Item]:
+    for item in items:
+        stamp = None if item.left_out else Stamp.of_any(item.source)
+        manifest.add(item, stamp.size_bytes if stamp else 0)
+        yield item
+
+
+class _Collector(Watcher):
+    """A watcher that counts, and keeps a sample in which every file has the same chance to be."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.plan = Plan()
+        self.sample: list[Record] = []
+        self._chance, self._seen = chance, 0
+
+    def done(self, record: Record) -> None:
+        """Count one file."""
+        if record.status == "copied":
+            self.plan.copied_bytes += record.bytes_in
+        if record.status != "encoded":
+            return
+        self.plan.encoded_bytes += record.bytes_in
+        self.plan.syntaxes[record.source_syntax] += 1
+        self.plan.modalities[record.modality or "?"] += 1
+        self._seen += 1
+        if len(self.sample) < _SAMPLE_FILES:
+            self.sample.append(record)
+        elif (place := self._chance.randrange(self._seen)) < _SAMPLE_FILES:
+            self.sample[place] = record
+
+
+def _estimate(job: Job, collector: _Collector, stop: threading.Event) -> None:
+    plan, sample, held = collector.plan, [], 0
+    for record in collector.sample:
+        if held + record.bytes_in <= _SAMPLE_BYTES:
+            sample.append(record)
+            held += record.bytes_in
+    if not sample:
+        return
+    with tempfile.TemporaryDirectory(prefix="gpuenc-plan-") as folder:
+        items = [Item(Path(one.source), Path(folder) / str(number)) for number, one in enumerate(sample)]
+        tried = replace(
+            job, destination=Path(folder), journal=None, dry_run=False, in_place=False, reserve_bytes=0, report=None
+        )
+        watcher = _Collector(random.Random(0))
+        begun = time.perf_counter()
+        summary = run(tried, watcher, stop, items=items)
+        seconds = time.perf_counter() - begun
+    if not summary.bytes_out:
+        return
+    plan.sample_files, plan.ratio = summary.files["encoded"], summary.ratio
+    plan.output_bytes = plan.encoded_bytes / summary.ratio + plan.copied_bytes
+    plan.seconds = seconds * plan.encoded_bytes / summary.bytes_in

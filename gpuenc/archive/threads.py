@@ -1,0 +1,96 @@
+"""A pool of threads in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gpuenc.archive.pool import QUEUED_PER_FILE
+from gpuenc.archive.transcode import Interrupted, transcode_file
+from gpuenc.gathering import Gathering
+from gpuenc.registry import chain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gpuenc.archive.pool import Task
+    from gpuenc.archive.report import Record
+    from gpuenc.archive.request import Job
+    from gpuenc.plugins import Plugin
+
+
+class Threads:
+    """A `Pool` of threads in this process.
+
+    Parameters
+    ----------
+    job : Job
+        What to do with each file, and how many at once.
+    """
+
+    def __init__(self, job: Job) -> None:
+        plugins: list[Plugin] = []
+        # Where nothing can encode, each file's record says so.
+        with contextlib.suppress(ValueError, RuntimeError):
+            plugins = chain(job.target.syntax, job.plugin, device=job.device)
+        self._gathering = Gathering(plugins)
+        self._job = job = job if job.plugins else replace(job, plugins=self._gathering.plugins)
+        self._abort = threading.Event()
+        self._executor = ThreadPoolExecutor(job.jobs, thread_name_prefix="gpuenc-file")
+        self._done: queue.SimpleQueue[tuple[int, Future[Record]]] = queue.SimpleQueue()
+        self._futures: dict[int, Future[Record]] = {}
+
+    @property
+    def room(self) -> int:
+        """How many more tasks it takes now."""
+        return self._job.jobs * QUEUED_PER_FILE - len(self._futures)
+
+    @property
+    def outstanding(self) -> int:
+        """Tasks that were given and have no outcome yet."""
+        return len(self._futures)
+
+    def demand_ready(self) -> None:
+        """Nothing has to be waited for."""
+
+    def give(self, tasks: Sequence[Task]) -> None:
+        """Have tasks done."""
+        for task in tasks:
+            future = self._executor.submit(transcode_file, task.item, self._job, self._abort)
+            self._futures[task.number] = future
+            future.add_done_callback(partial(self._put, task.number))
+
+    def take(self, timeout_s: float) -> list[tuple[int, Record]]:
+        """Return the outcomes there are; wait so long for the first."""
+        found: list[tuple[int, Record]] = []
+        try:
+            while True:
+                number, future = self._done.get(timeout=0 if found else timeout_s)
+                del self._futures[number]
+                if not future.cancelled() and not isinstance(future.exception(), Interrupted):
+                    found.append((number, future.result()))
+        except queue.Empty:
+            return found
+
+    def _put(self, number: int, future: Future[Record]) -> None:
+        self._done.put((number, future))
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        for future in list(self._futures.values()):
+            future.cancel()
+
+    def close(self) -> None:
+        """Give up what is in work."""
+        self._abort.set()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._gathering.close()
+
+    def states(self) -> list[str]:
+        """Return a line on each worker."""
+        return []

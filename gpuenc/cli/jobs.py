@@ -1,0 +1,157 @@
+"""From options to a job, with everything checked that can be checked before it begins."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from gpuenc.cli.terminal import Exit, errors, give_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from gpuenc.archive.report import ReportFile
+    from gpuenc.archive.request import Job
+    from gpuenc.targets import Target
+
+_MOST_RESERVE_BYTES = 10**9
+_CORES_PER_WORKER = 4
+
+
+def target_of(
+    to: str, quality: float | None, psnr: float | None, ratio: float | None, near: int, lossless: bool
+) -> Target:
+    """Return the target that these options ask for; end with 2 where they are wrong."""
+    from gpuenc.errors import GpuencError
+    from gpuenc.syntaxes import find
+    from gpuenc.targets import target
+
+    if not to:
+        give_up("--to is missing: which transfer syntax? See `gpuenc syntaxes`", Exit.USAGE)
+    try:
+        return target(
+            find(to),
+            quality=quality,
+            psnrs=() if psnr is None else (psnr,),
+            ratios=() if ratio is None else (ratio,),
+            near=near,
+            lossless=lossless or None,
+        )
+    except GpuencError as error:
+        give_up(str(error), Exit.USAGE)
+
+
+def place_of(
+    sources: tuple[Path, ...], output: Path | None, *, in_place: bool, backup: Path | None, no_backup: bool
+) -> Path:
+    """Return the folder of the outputs, or, for replaced sources, of the journal; end with 2 for a contradiction."""
+    if not sources:
+        give_up("no sources: name files or folders, or a --manifest", Exit.USAGE)
+    if not in_place:
+        if backup or no_backup:
+            give_up("--backup and --no-backup belong to --in-place", Exit.USAGE)
+        if output is None:
+            give_up("--output is missing", Exit.USAGE)
+        return output
+    if output is not None:
+        give_up("--in-place replaces the sources: leave out --output", Exit.USAGE)
+    if (backup is None) != no_backup:
+        give_up("--in-place needs either --backup DIR, for the originals, or --no-backup", Exit.USAGE)
+    if backup is not None:
+        return backup
+    return sources[0] if sources[0].is_dir() else sources[0].parent
+
+
+def with_resources(job: Job, *, jobs: int, workers: int | None, memory: int, reserve: int) -> Job:
+    """Return the job with what this machine gives it."""
+    from gpuenc.archive.budget import FILES_BEYOND_CORES, ByteBudget, default_bytes
+    from gpuenc.plugins import usable_cores
+
+    cores = usable_cores()
+    at_once = jobs or cores + FILES_BEYOND_CORES
+    if workers is None:
+        # A worker can crash without taking the job with it, so there is always one where there can be.
+        workers = max(1, cores // _CORES_PER_WORKER) if os.name == "posix" else 0
+    elif workers and os.name != "posix":
+        give_up("there are no worker processes on this system: --workers 0", Exit.USAGE)
+    return replace(
+        job,
+        jobs=at_once,
+        lanes=jobs or None,
+        workers=min(workers, at_once),
+        budget=ByteBudget(memory * 10**6 or default_bytes()),
+        reserve_bytes=_reserve_bytes(job.destination) if reserve < 0 else reserve * 10**6,
+    )
+
+
+def demand_job(job: Job) -> None:
+    """End with an exit code where the job cannot be begun."""
+    _demand_sources(job)
+    if job.plugin and not job.target.syntax.encapsulated:
+        give_up(f"{job.target.syntax.name} is written without a plug-in; leave out --plugin", Exit.USAGE)
+    if job.in_place and not (job.verify and job.target.lossless):
+        give_up(
+            "--in-place is only for outputs that are verified: lossless ones, and not with --verify none", Exit.USAGE
+        )
+    if not job.workers:
+        _demand_plugin(job)
+    if os.path.lexists(job.destination) and not os.path.isdir(job.destination):
+        give_up(f"{job.destination} is not a folder", Exit.USAGE)
+
+
+def _reserve_bytes(folder: Path) -> int:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        found = os.statvfs(folder)
+    except (OSError, AttributeError):
+        return 0
+    return min(_MOST_RESERVE_BYTES, found.f_blocks * found.f_frsize // 100)
+
+
+def _demand_sources(job: Job) -> None:
+    missing = [source for source in job.sources if not os.path.exists(source)]
+    for source in missing[:-1]:
+        errors.print(f"gpuenc: no such file or folder: {source}")
+    if missing:
+        give_up(f"no such file or folder: {missing[-1]}", Exit.NO_INPUT)
+    output = job.destination
+    for source in job.sources:
+        if not job.in_place and os.path.isdir(source) and os.path.exists(output) and os.path.samefile(source, output):
+            give_up(f"{output} is a source, and sources are never changed: choose another --output", Exit.USAGE)
+
+
+def _demand_plugin(job: Job) -> None:
+    """Stop with 2 for a label that is not there, with 4 where nothing can encode or a GPU is missing."""
+    from gpuenc.registry import chain
+
+    try:
+        chain(job.target.syntax, job.plugin, device=job.device)
+    except ValueError as error:
+        give_up(str(error), Exit.USAGE)
+    except RuntimeError as error:
+        give_up(str(error), Exit.ENVIRONMENT)
+
+
+@contextlib.contextmanager
+def report_at(path: Path | None) -> Iterator[ReportFile | None]:
+    """Open a report; end with 2 for a file that is none, with 4 where it cannot be written."""
+    from gpuenc.archive.report import ReportFile
+
+    if path is None:
+        yield None
+        return
+    try:
+        if path.is_file():
+            with path.open("rb") as before:
+                if before.read(len(ReportFile.BEGINNING)) not in (b"", ReportFile.BEGINNING):
+                    give_up(f"{path} exists and is no report; it is left as it is", Exit.USAGE)
+        stream = path.open("wb", buffering=0)
+    except OSError as error:
+        give_up(f"cannot write the report {path}: {error.strerror}", Exit.ENVIRONMENT)
+    with stream:
+        yield ReportFile(cast("BinaryIO", stream))

@@ -1,0 +1,109 @@
+"""Options that several commands share: their names, their values, and what they are for."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Device(StrEnum):
+    """Where to encode."""
+
+    AUTO = "auto"
+    GPU = "gpu"
+    CPU = "cpu"
+
+
+class Verify(StrEnum):
+    """What to decode again and compare."""
+
+    ALL = "all"
+    NONE = "none"
+
+
+class LossySources(StrEnum):
+    """What happens to files whose pixels already are lossy."""
+
+    KEEP = "keep"
+    ENCODE = "encode"
+
+
+class OutOfRange(StrEnum):
+    """What happens to files with samples that do not fit Bits Stored."""
+
+    KEEP = "keep"
+    WHOLE_CELLS = "whole-cells"
+
+
+class Durability(StrEnum):
+    """When an output counts as done."""
+
+    FILE = "file"
+    NONE = "none"
+
+
+Sources = Annotated[
+    list[Path] | None, typer.Argument(help="Files and folders, walked recursively.", metavar="SRC", show_default=False)
+]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the outputs; mirrors the sources.")]
+To = Annotated[str, typer.Option("--to", help="Transfer syntax: a name from `gpuenc syntaxes` or a UID.")]
+WhichDevice = Annotated[Device, typer.Option("--device", help="Where to encode.")]
+PluginLabel = Annotated[str, typer.Option("--plugin", help="Label of the only plug-in to use.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=0, help="Files at once; 0 for two more than cores.")]
+WorkerCount = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        help="Processes that share the files, by default one for every four cores; 0 for threads of this one.",
+    ),
+]
+Quality = Annotated[float | None, typer.Option("--quality", help="JPEG and JPEG XL quality, 1 to 100.")]
+Psnr = Annotated[float | None, typer.Option("--psnr", help="JPEG 2000 and HTJ2K: signal-to-noise ratio in dB.")]
+Ratio = Annotated[float | None, typer.Option("--ratio", help="JPEG 2000 and HTJ2K: compression ratio.")]
+Near = Annotated[int, typer.Option("--near", help="JPEG-LS: largest error of a sample.")]
+Lossless = Annotated[bool, typer.Option("--lossless", help="Lossless, where the syntax can be either.")]
+WhatToVerify = Annotated[
+    Verify, typer.Option("--verify", help="Decode lossless outputs again and compare every sample.")
+]
+WithLossySources = Annotated[
+    LossySources,
+    typer.Option("--lossy-sources", help="Files that are lossy already: copy them byte for byte, or encode again."),
+]
+WithOutOfRange = Annotated[
+    OutOfRange,
+    typer.Option("--out-of-range", help="Samples outside Bits Stored: copy the file, or encode all bits of each cell."),
+]
+ExtendedOffsets = Annotated[bool, typer.Option("--extended-offsets", help="Always an Extended Offset Table.")]
+Memory = Annotated[
+    int,
+    typer.Option("--memory", min=0, help="Most MB of memory for frames in work; 0 for a quarter of this machine's."),
+]
+WithDurability = Annotated[
+    Durability,
+    typer.Option("--durability", help="When an output counts as done: on the disk, or only written."),
+]
+Reserve = Annotated[
+    int,
+    typer.Option(
+        "--reserve", min=-1, help="Stop before less than so many MB are left; -1 for 1 % of the disk, at most 1000."
+    ),
+]
+Report = Annotated[Path | None, typer.Option("--report", help="Write one line of JSON per file here.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the job that was interrupted.")]
+InPlace = Annotated[
+    bool, typer.Option("--in-place", help="Replace the sources by their verified outputs; needs --backup.")
+]
+Backup = Annotated[Path | None, typer.Option("--backup", help="With --in-place: keep the originals in this folder.")]
+NoBackup = Annotated[bool, typer.Option("--no-backup", help="With --in-place: keep no originals.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
+ManifestToDo = Annotated[
+    Path | None,
+    typer.Option("--manifest", help="Do what `gpuenc plan` has written here, instead of SRC, --output and --to."),
+]
+Shard = Annotated[str, typer.Option("--shard", metavar="I/N", help="Of the manifest, only the I-th of N shares.")]
+ManifestToWrite = Annotated[Path | None, typer.Option("--manifest", help="Write the files down here, in shards.")]

@@ -1,0 +1,137 @@
+"""`gpuenc plan`: what `transcode` would do."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.box import SIMPLE
+from rich.table import Table
+
+from gpuenc.cli import options as given
+from gpuenc.cli.jobs import demand_job, place_of, target_of, with_resources
+from gpuenc.cli.options import LossySources, OutOfRange, Verify
+from gpuenc.cli.terminal import Exit, give_up, show, stop_on_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gpuenc.archive.manifest import Writer
+    from gpuenc.archive.plan import Plan
+    from gpuenc.archive.request import Job
+
+
+def plan(
+    sources: given.Sources = None,
+    output: given.Output = None,
+    to: given.To = "",
+    manifest: given.ManifestToWrite = None,
+    plugin: given.PluginLabel = "",
+    jobs: given.Jobs = 0,
+    workers: given.WorkerCount = None,
+    quality: given.Quality = None,
+    psnr: given.Psnr = None,
+    ratio: given.Ratio = None,
+    near: given.Near = 0,
+    lossless: given.Lossless = False,
+    verify: given.WhatToVerify = Verify.ALL,
+    lossy_sources: given.WithLossySources = LossySources.KEEP,
+    out_of_range: given.WithOutOfRange = OutOfRange.KEEP,
+    extended_offsets: given.ExtendedOffsets = False,
+    overwrite: given.Overwrite = False,
+    in_place: given.InPlace = False,
+    backup: given.Backup = None,
+    no_backup: given.NoBackup = False,
+) -> None:
+    """Say what `gpuenc transcode` would do, and write it down for machines that share it out among themselves."""
+    with stop_on_signals() as stop:
+        from gpuenc.archive.plan import plan as make_plan
+        from gpuenc.archive.request import Job
+        from gpuenc.errors import JobError
+
+        found = tuple(source.absolute() for source in sources or ())
+        job = Job(
+            sources=found,
+            destination=place_of(found, output, in_place=in_place, backup=backup, no_backup=no_backup).absolute(),
+            target=target_of(to, quality, psnr, ratio, near, lossless),
+            plugin=plugin,
+            verify=verify is Verify.ALL,
+            keep_lossy=lossy_sources is LossySources.KEEP,
+            whole_cells=out_of_range is OutOfRange.WHOLE_CELLS,
+            extended_offsets=extended_offsets,
+            overwrite=overwrite,
+            in_place=in_place,
+            backup=backup and backup.absolute(),
+            report=manifest,
+            dry_run=True,
+        )
+        job = with_resources(job, jobs=jobs, workers=workers, memory=0, reserve=0)
+        demand_job(job)
+        with _manifest_at(manifest, job) as writer:
+            try:
+                made = make_plan(job, stop, writer)
+            except JobError as error:
+                give_up(str(error), Exit.USAGE if error.code == "invalid-option" else Exit.ENVIRONMENT)
+        show(_table(made, writer))
+    if made.summary.stopped:
+        raise typer.Exit(Exit.INTERRUPTED)
+    if not made.summary.planned:
+        give_up("the sources hold no files", Exit.NO_INPUT)
+    raise typer.Exit(Exit.SOME_FAILED if made.summary.files["failed"] else Exit.OK)
+
+
+@contextlib.contextmanager
+def _manifest_at(path: Path | None, job: Job) -> Iterator[Writer | None]:
+    from gpuenc.archive.manifest import BEGINNING, Writer
+    from gpuenc.dicom.atomic import AtomicFile
+    from gpuenc.errors import DestinationError
+
+    if path is None:
+        yield None
+        return
+    try:
+        if path.is_file():
+            with path.open("rb") as before:
+                if before.read(len(BEGINNING)) != BEGINNING:
+                    give_up(f"{path} exists and is no manifest; it is left as it is", Exit.USAGE)
+        with AtomicFile(path, overwrite=True) as file:
+            writer = Writer(file.file, replace(job, dry_run=False))
+            yield writer
+            if writer.complete:
+                file.publish()
+    except DestinationError as error:
+        give_up(f"{path}: {error}", Exit.ENVIRONMENT)
+    except OSError as error:
+        give_up(f"cannot write the manifest {path}: {error.strerror}", Exit.ENVIRONMENT)
+
+
+def _table(made: Plan, writer: Writer | None) -> Table:
+    from gpuenc.archive.progress import megabytes
+    from gpuenc.syntaxes import name_of
+
+    summary = made.summary
+    table = Table(show_header=False, box=SIMPLE, title="What would be done", title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    counts = ", ".join(f"{summary.files[status]} {status}" for status in ("encoded", "copied", "skipped", "failed"))
+    table.add_row("files", f"{summary.planned}: {counts}")
+    table.add_row("encoded", f"{summary.frames} frames, {megabytes(summary.pixel_bytes)} of pixels")
+    table.add_row("from", ", ".join(f"{name_of(uid)}: {number}" for uid, number in made.syntaxes.most_common()))
+    table.add_row("modalities", ", ".join(f"{name}: {number}" for name, number in made.modalities.most_common()))
+    for (status, reason), number in sorted(summary.reasons.items()):
+        table.add_row(status, f"{number} × {reason}")
+    if made.sample_files:
+        table.add_row("tried", f"{made.sample_files} files encoded, ratio {made.ratio:.2f}")
+        table.add_row("output, about", megabytes(int(made.output_bytes)))
+        table.add_row("time, about", _duration(made.seconds))
+    if writer:
+        table.add_row("manifest", f"{writer.files} files in {writer.shards} shards")
+    return table
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
