@@ -109,7 +109,12 @@ class CupyDevice:
     ) -> None:
         """Queue `kernel` of ``kernels/<source>.cu``."""
         with self._device:
-            self._module(source).get_function(kernel)(grid, (block,), tuple(arguments))
+            # CuPy passes its own arrays as addresses, and refuses others that have the same interface.
+            passed = (
+                self._cupy.asarray(argument) if hasattr(argument, "__cuda_array_interface__") else argument
+                for argument in arguments
+            )
+            self._module(source).get_function(kernel)(grid, (block,), tuple(passed))
 
     def _module(self, source: str) -> Any:
         with self._compiling:

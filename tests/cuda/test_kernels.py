@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from gpuenc.cuda import kernels
+from gpuenc.cuda import kernels, memory
 from gpuenc.errors import CodecError, InvalidPixels
 
 
@@ -114,16 +115,17 @@ def test_a_module_is_made_once_for_a_device_at_its_first_launch(monkeypatch: pyt
     class FakeCupy:
         cuda = FakeCuda
         RawModule = FakeModule
+        asarray = staticmethod(lambda array: ("CuPy's own", array.address))
 
     monkeypatch.setitem(sys.modules, "cupy", FakeCupy)
     first, second = kernels.CupyDevice(0), kernels.CupyDevice(3)
     assert FakeModule.made == []
     first.launch("compare", "crc32", (7, 2), 256, ("jobs",))  # type: ignore[arg-type]
     first.launch("compare", "crc32_tables", (1, 1), 256, ())
-    second.launch("compare", "crc32", (1, 1), 256, ())
+    second.launch("compare", "crc32", (1, 1), 256, (memory.View(4096, (2,), "|u1"), np.uint32(7)))
     assert FakeModule.made == [{"code": kernels.read_source("compare.cu"), "options": kernels.OPTIONS}] * 2
     assert launches == [
         ("device", 0), ("crc32", (7, 2), (256,), ("jobs",)),
         ("device", 0), ("crc32_tables", (1, 1), (256,), ()),
-        ("device", 3), ("crc32", (1, 1), (256,), ()),
+        ("device", 3), ("crc32", (1, 1), (256,), (("CuPy's own", 4096), 7)),
     ]  # fmt: skip
