@@ -126,7 +126,7 @@ MUTANTS = (
     M(RLE, "const u32 wanted = ", "(2u << last) - 1", "(1u << last) - 1"),
     M(RLE, "u32 before = __shfl_up_sync(ALL_LANES, byte, 1);\n        if (", "lane == 0", "false"),
     M(RLE, "__ballot_sync(ALL_LANES, ", "x > 0", "true"),
-    M(RLE, "&& ", "x < row.columns", "true", "bits behind the row belong to no packet"),
+    M(RLE, "&& ", "x < row.columns", "true"),
     M(RLE, "last = __shfl_sync(ALL_LANES, byte, ", "31", "30"),
     M(RLE, "if (", "lane == word % 32", "lane == 0", "each word is read by another lane only behind a barrier"),
     M(RLE, "if (lane == word % 32) same[word] = bits;\n    }\n    ", WARP_BARRIER, "", "the lane that has written a word reads it"),
