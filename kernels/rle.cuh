@@ -5,19 +5,19 @@
 //
 //   byte      a  a  a  a  b  c  c  d  e  e  e  f  f
 //   same      .  1  1  1  .  .  1  .  .  1  1  .  1     equals the byte before it
-//   long      1  1  1  1  .  .  .  .  1  1  1  .  .     part of a run of three or more: always a Replicate Run
+//   long      1  1  1  .  .  .  .  .  1  1  .  .  .     part of a run of three or more, but for its last byte
 //   single    .  .  .  .  1  .  .  1  .  .  .  .  .     equals neither neighbour: always literal
-//   pair      .  .  .  .  .  1  1  .  .  .  .  1  1     literal if a Literal Run is open before it, else a Replicate Run
+//   pair      .  .  .  1  .  1  1  .  .  .  1  1  1     literal if a Literal Run is open before it, else replicated
 //   literal   .  .  .  .  1  1  1  1  .  .  .  .  .
 //   starts    1  .  .  .  1  .  .  .  1  .  .  1  .     first byte of a packet
 //
-// "Open before it" is the carry of an addition: a single byte generates it, a pair hands it on, a long run stops it.
+// "Open before it" is the carry of an addition: a single byte generates it, a pair hands it on, a long run stops it; to
+// its last byte none is handed.
 // So is the same question for 32 words, of which each lane of the warp holds one. A pair costs two bytes either way, but
-// a literal one saves the header of the literals behind it; that makes the rule of G.3.1 ("a two-byte repeat may be
-// part of a literal run") the shortest but for rare ties.
+// a literal one saves the header of the literals behind it; so says G.3.1 too.
 //
 // No packet has more than 128 bytes (G.3.2): runs are cut every 128 bytes first, so that a remainder of one or two bytes
-// follows the same rules, literals last.
+// follows the same rules, literals last. Where the cut falls on a pair, the pair is replicated after all.
 #pragma once
 #include "device.cuh"
 #include "scan.cuh"
@@ -83,15 +83,14 @@ __device__ __forceinline__ void find_literals(u32 columns, u32 words, SHARED_PTR
     u32 open = 0;  // a Literal Run goes on into the next 32 words
     for (u32 first = 0; first < words; first += 32) {
         const u32 word = first + lane;
-        u32 here = 0, before = 0, after = 0, inside = 0;
+        u32 here = 0, after = 0, inside = 0;
         if (word < words) {
             here = same[word];
-            before = word ? u32(same[word - 1]) : 0;
             after = word + 1 < words ? u32(same[word + 1]) : 0;
             inside = bits_in_row(word, columns);
         }
-        const u32 one_back = here << 1 | before >> 31, one_on = here >> 1 | after << 31, two_on = here >> 2 | after << 30;
-        const u32 in_run = (here & one_back) | (here & one_on) | (one_on & two_on);
+        const u32 one_on = here >> 1 | after << 31, two_on = here >> 2 | after << 30;
+        const u32 in_run = one_on & (here | two_on);
         const u32 single = ~here & ~one_on & ~in_run & inside, pair = ~in_run & ~single & inside;
         // Within the word, then over the words of the warp, then back into the word.
         const u64 sum = u64(single | pair) + single;
@@ -105,31 +104,88 @@ __device__ __forceinline__ void find_literals(u32 columns, u32 words, SHARED_PTR
     __syncwarp();
 }
 
+// Where the Literal Runs of a word begin, and where one that goes on for 128 bytes is cut.
+struct LiteralStarts {
+    u32 begins, cut;
+};
+
+// Of the word that this lane has. `begun` is where the Literal Run began that reaches into these 32 words, and becomes
+// that for the next; at most one cut is in a word, and none belongs to a run that begins there.
+__device__ __forceinline__ LiteralStarts literal_starts(u32 word, u32 literals, u32 before, u32& begun) {
+    const u32 lane = threadIdx.x % 32, x = 32 * word;
+    const u32 begins = literals & ~(literals << 1 | before >> 31);
+    const u32 latest = warp_running_max(begins ? x + 31 - __clz(begins) : 0);
+    u32 start = __shfl_up_sync(ALL_LANES, latest, 1);
+    if (lane == 0 || start < begun) start = begun;
+    const u32 cut = (start - x) % 128;
+    begun = max(begun, __shfl_sync(ALL_LANES, latest, 31));
+    const bool goes_on = cut < 32 && all_up_to(literals, cut) && !(begins & 1);
+    return {begins, goes_on ? 1u << cut : 0};
+}
+
+__device__ __forceinline__ bool bit_of(SHARED_PTR(u32) bits, u32 x) { return bits[x / 32] >> x % 32 & 1; }
+
+// Pairs for which a Literal Run has no room become Replicate Runs, and so do those that follow at once. One lane, one
+// byte after the other.
+__device__ __forceinline__ void take_out_pairs(u32 columns, SHARED_PTR(u32) same, SHARED_PTR(u32) literal) {
+    u32 length = 0;  // of the Literal Run
+    for (u32 x = 0; x < columns; x++) {
+        if (!bit_of(literal, x)) {
+            length = 0;
+        } else if (x + 1 == columns || !bit_of(same, x + 1)) {
+            length = length == 128 ? 1 : length + 1;
+        } else if (length && length <= 126) {
+            length += 2;
+            x++;
+        } else {
+            length = 0;
+            literal[x / 32] = literal[x / 32] & ~(1u << x % 32);
+            x++;
+            literal[x / 32] = literal[x / 32] & ~(1u << x % 32);
+        }
+    }
+}
+
+// Finds out whether there are such pairs, which is rare: a cut falls on one.
+__device__ __forceinline__ void fit_pairs(u32 columns, u32 words, SHARED_PTR(u32) same, SHARED_PTR(u32) literal) {
+    const u32 lane = threadIdx.x % 32;
+    u32 begun = 0, cut_pairs = 0;
+    for (u32 first = 0; first < words; first += 32) {
+        const u32 word = first + lane;
+        u32 literals = 0, before = 0, pairs = 0;
+        if (word < words) {
+            const u32 after = word + 1 < words ? u32(same[word + 1]) : 0;
+            literals = literal[word];
+            before = word ? u32(literal[word - 1]) : 0;
+            pairs = u32(same[word]) | u32(same[word]) >> 1 | after << 31;
+        }
+        cut_pairs |= literal_starts(word, literals, before, begun).cut & pairs;
+    }
+    __syncwarp();
+    if (!__any_sync(ALL_LANES, cut_pairs != 0)) return;
+    if (lane == 0) take_out_pairs(columns, same, literal);
+    __syncwarp();
+}
+
 // same[] becomes starts[]: first bytes of packets. Returns how many bytes the row has when it is coded: every literal
 // byte and a header for each packet, and a byte for each Replicate Run.
 __device__ __forceinline__ u32 find_starts(u32 columns, u32 words, SHARED_PTR(u32) same, SHARED_PTR(u32) literal) {
     const u32 lane = threadIdx.x % 32;
     u32 begun = 0, bytes = 0;
     for (u32 first = 0; first < words; first += 32) {
-        const u32 word = first + lane, x = 32 * word;
+        const u32 word = first + lane;
         u32 literals = 0, before = 0, runs = 0;
         if (word < words) {
             literals = literal[word];
             before = word ? u32(literal[word - 1]) : 0;
             runs = ~u32(same[word]) & ~literals & bits_in_row(word, columns);
         }
-        const u32 begins = literals & ~(literals << 1 | before >> 31);
-        const u32 latest = warp_running_max(begins ? x + 31 - __clz(begins) : 0);
-        u32 start = __shfl_up_sync(ALL_LANES, latest, 1);
-        if (lane == 0 || start < begun) start = begun;
-        const u32 cut = (start - x) % 128;
-        u32 starts = begins | runs;
-        if (cut < 32 && all_up_to(literals, cut) && !(begins & 1)) starts |= 1u << cut;
+        const LiteralStarts here = literal_starts(word, literals, before, begun);
+        const u32 starts = here.begins | here.cut | runs;
         if (word < words) {
             same[word] = starts;
             bytes += __popc(literals) + __popc(starts) + __popc(starts & ~literals);
         }
-        begun = max(begun, __shfl_sync(ALL_LANES, latest, 31));
     }
     __syncwarp();
     return warp_sum(bytes);
@@ -140,6 +196,7 @@ __device__ __forceinline__ u32 find_packets(const PlaneRow& row, u32 words, SHAR
     mark_same(row, words, starts);
     cut_runs(words, starts);
     find_literals(row.columns, words, starts, literal);
+    fit_pairs(row.columns, words, starts, literal);
     return find_starts(row.columns, words, starts, literal);
 }
 

@@ -125,7 +125,16 @@ def pairs(rng: Rng, shape: tuple[int, ...], dtype: np.dtype) -> Samples:
     return np.resize(np.concatenate([head, np.arange(count + 2) // 2 % 251]), count).reshape(shape).astype(dtype)
 
 
-CONTENTS = (noise, flat, extremes, smooth, jumps, ones, fibonacci, runs, pairs)
+def literals(rng: Rng, shape: tuple[int, ...], dtype: np.dtype) -> Samples:
+    """Long stretches without runs, with pairs here and there: some lie where 128 bytes are full."""
+    count, row, share = int(np.prod(shape)), [], rng.random() * 0.4
+    while len(row) < count:
+        long = rng.random() < 0.01
+        row += [len(row) * 7 % 251] * int(rng.choice([3, 128, 129, 130]) if long else 1 + (rng.random() < share))
+    return np.array(row[:count]).reshape(shape).astype(dtype)
+
+
+CONTENTS = (noise, flat, extremes, smooth, jumps, ones, fibonacci, runs, pairs, literals)
 
 
 def encoded(

@@ -122,24 +122,25 @@ def rle(samples: NDArray[Any]) -> bytes:
 
 
 def pack_row(row: bytes) -> bytes:
-    """Return PackBits (G.3.1): runs of three or more are replicated, and of two where no Literal Run is open."""
+    """Return PackBits (G.3.1): runs of three or more are replicated, pairs if no open Literal Run has room."""
     packed, literal = bytearray(), bytearray()
 
     def end_literal() -> None:
-        for start in range(0, len(literal), 128):
-            part = literal[start : start + 128]
-            packed.append(len(part) - 1)
-            packed.extend(part)
-        literal.clear()
+        if literal:
+            packed.append(len(literal) - 1)
+            packed.extend(literal)
+            literal.clear()
 
     for value, run in groupby(row):
         left = len(list(run))
         while left:
             count = min(left, 128)
-            if count >= 3 or (count == 2 and not literal):
+            if count >= 3 or (count == 2 and (not literal or len(literal) > 126)):
                 end_literal()
                 packed.extend((257 - count, value))
             else:
+                if len(literal) == 128:
+                    end_literal()
                 literal.extend([value] * count)
             left -= count
     end_literal()
