@@ -43,7 +43,7 @@ def most_bytes(wanted: Coding) -> int:
     """Return the bytes that no frame exceeds.
 
     A row of literals alone has a header for every 128 bytes. Literals end before that only at a run of three or more,
-    which saves at least the byte that the next header costs; a pair of its own costs two bytes.
+    which saves at least the byte that the next header costs, or at 127 before a pair, which costs two bytes by itself.
     """
     row = wanted.columns + -(-wanted.columns // 128)
     planes = wanted.samples * wanted.cell_bits // 8

@@ -134,7 +134,17 @@ def literals(rng: Rng, shape: tuple[int, ...], dtype: np.dtype) -> Samples:
     return np.array(row[:count]).reshape(shape).astype(dtype)
 
 
-CONTENTS = (noise, flat, extremes, smooth, jumps, ones, fibonacci, runs, pairs, literals)
+def word_edges(rng: Rng, shape: tuple[int, ...], dtype: np.dtype) -> Samples:
+    """Literals, a run up to byte 128, and literals from there on: of those before it nothing must be left."""
+    made = np.empty((int(np.prod(shape)) // shape[1] + 1, shape[1]), np.int64)
+    for row in made:
+        begin, count = int(rng.integers(3, 31)), int(rng.integers(1, 90))
+        parts = [[0] * begin, np.arange(count) % 250 + 1, [0] * (128 - begin - count), np.arange(300) % 250 + 1]
+        row[:] = np.resize(np.concatenate(parts), shape[1])
+    return made.reshape(-1)[: int(np.prod(shape))].reshape(shape).astype(dtype)
+
+
+CONTENTS = (noise, flat, extremes, smooth, jumps, ones, fibonacci, runs, pairs, literals, word_edges)
 
 
 def encoded(

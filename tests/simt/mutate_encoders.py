@@ -26,7 +26,7 @@ from gpuenc.errors import CodecError
 from tests.simt import encoders, references
 from tests.simt.shim import SCHEDULES, KernelMisbehaved, Library, SimtDevice
 
-SECONDS = 120
+SECONDS = 600
 SOURCES = ("packed.cu", "jpeg_lossless.cu", "rle.cu")
 BARRIER, WARP_BARRIER = "__syncthreads();", "__syncwarp();"
 JPEG, RLE = "jpeg-lossless", "rle"
@@ -125,7 +125,7 @@ MUTANTS = (
     M(RLE, "columns - 32 * word >= 32 ? ALL_LANES : ", "(1u << (columns - 32 * word)) - 1", "ALL_LANES"),
     M(RLE, "const u32 wanted = ", "(2u << last) - 1", "(1u << last) - 1"),
     M(RLE, "u32 before = __shfl_up_sync(ALL_LANES, byte, 1);\n        if (", "lane == 0", "false"),
-    M(RLE, "__ballot_sync(ALL_LANES, ", "x > 0", "true"),
+    M(RLE, "__ballot_sync(ALL_LANES, ", "x > 0", "true", "the first byte is where cut_runs cuts first"),
     M(RLE, "&& ", "x < row.columns", "true"),
     M(RLE, "last = __shfl_sync(ALL_LANES, byte, ", "31", "30"),
     M(RLE, "if (", "lane == word % 32", "lane == 0", "each word is read by another lane only behind a barrier"),
@@ -233,6 +233,7 @@ def checks(codec: str) -> Iterator[Callable[[SimtDevice], None]]:
                 check, batch=np.stack([f(rng, (9, columns), np.dtype("u1")) for f in (encoders.runs, encoders.pairs)])
             )
         yield partial(check, batch=rng.integers(0, 3, (2, 530, 7)).astype(np.uint8))
+        yield partial(check, batch=encoders.word_edges(rng, (1, 60, 260), np.dtype("u1")))
     for seed in range(3):
         for batch in encoders.adversarial(seed, kinds):
             if batch.shape[1] < 1000 or codec == JPEG:

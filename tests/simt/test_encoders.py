@@ -66,6 +66,12 @@ def test_rows_of_any_width() -> None:
         encoders.check_rle(device(columns), batch)
 
 
+def test_literals_that_begin_with_a_word_and_pairs_where_a_packet_is_full() -> None:
+    rng = np.random.default_rng(4)
+    for content in (encoders.word_edges, encoders.literals):
+        encoders.check_rle(device(4), content(rng, (1, 40, 420), U1))
+
+
 @pytest.mark.parametrize("dtype", [U1, U2, U4], ids=str)
 def test_planes_are_read_where_they_lie(dtype: np.dtype) -> None:
     rng = np.random.default_rng(3)
