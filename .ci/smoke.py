@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import imagecodecs
@@ -24,4 +25,10 @@ frame = np.random.default_rng(0).integers(0, 4096, (61, 47), dtype=np.uint16)
 codestream = gpuenc.get_encoder(HTJ2KLossless).encode(frame, bits_stored=12)
 if not np.array_equal(imagecodecs.htj2k_decode(codestream), frame):
     sys.exit("smoke: the HTJ2K frame came back changed")
-print(f"smoke: gpuenc {gpuenc.__version__} from its wheel: command, syntaxes, HTJ2K there and back")
+with tempfile.TemporaryDirectory() as folder:
+    report, page = Path(folder) / "r.jsonl", Path(folder) / "p.html"
+    report.write_text('{"source": "a", "status": "copied"}\n', encoding="utf-8")
+    run = subprocess.run([command, "report", report, "-o", page], capture_output=True, text=True)
+    if run.returncode or "<script>//" not in page.read_text(encoding="utf-8"):
+        sys.exit(f"smoke: no report page: {run.stderr.strip()}")
+print(f"smoke: gpuenc {gpuenc.__version__} from its wheel: command, syntaxes, HTJ2K there and back, report page")

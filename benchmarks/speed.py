@@ -90,7 +90,7 @@ def encoder_against_codec(rounds: int) -> dict[str, object]:
     rows = {}
     for name, bare in BARE.items():
         encoder = gpuenc.get_encoder(name)
-        sizes = [len(c) for c in encoder.iter_encode(frames, threads=THREADS, verify=True)]
+        sizes = [len(c) for c in encoder.iter_encode(frames, threads=THREADS, verify="all")]
 
         def codec(bare: Callable[[np.ndarray], bytes] = bare) -> None:
             with ThreadPoolExecutor(THREADS) as pool:
@@ -167,8 +167,8 @@ def transcode_against_pydicom(rounds: int) -> dict[str, object]:
         ct_series(source)
         jobs: dict[str, Callable[[], None]] = {
             "pydicom_j2k": lambda: pydicom_loop(source, folder / "pydicom"),
-            "job_verified": lambda: transcode_job(source, out, verify=True),
-            "job_unverified": lambda: transcode_job(source, out, verify=False),
+            "job_verified": lambda: transcode_job(source, out, verify="all"),
+            "job_unverified": lambda: transcode_job(source, out, verify="none"),
             "command_verified": lambda: transcode(source, out),
             "command_unverified": lambda: transcode(source, out, "--verify", "none"),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from gpuenc.frames import Frame
 
@@ -33,17 +33,37 @@ def batches(frames: Iterable[Frame], *, max_frames: int, max_bytes: int) -> Iter
     """
     if max_frames < 1 or max_bytes < 1:
         raise ValueError(f"A batch needs at least 1 frame and 1 byte, not {max_frames} and {max_bytes}")
+    return bounded_batches(frames, lambda: (max_frames, max_bytes))
+
+
+def bounded_batches(frames: Iterable[Frame], bounds: Callable[[], tuple[int, int]]) -> Iterator[tuple[Frame, ...]]:
+    """Yield batches as `batches` does, of limits that may change: `bounds` is asked for them when a batch begins.
+
+    Parameters
+    ----------
+    frames : iterable of Frame
+        Any length; read lazily.
+    bounds : callable
+        Returns most frames and most bytes, each at least 1.
+
+    Yields
+    ------
+    tuple of Frame
+        At least one, all of the same `FrameFormat`.
+    """
     batch: list[Frame] = []
-    held_bytes = 0
+    held_bytes = max_frames = max_bytes = 0
     for frame in frames:
         size = frame.format.frame_bytes
         if batch and (held_bytes + size > max_bytes or frame.format != batch[0].format):
             yield tuple(batch)
             batch, held_bytes = [], 0
+        if not batch:
+            max_frames, max_bytes = bounds()
         batch.append(frame)
         held_bytes += size
         # Yield as soon as it is full: a consumer that stops here has not read one frame too many.
-        if len(batch) == max_frames or held_bytes >= max_bytes:
+        if len(batch) >= max_frames or held_bytes >= max_bytes:
             yield tuple(batch)
             batch, held_bytes = [], 0
     if batch:

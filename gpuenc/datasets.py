@@ -12,6 +12,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from gpuenc import engine
 from gpuenc.coding import coding
+from gpuenc.dicom.arrays import DeviceFrames, taken
 from gpuenc.dicom.attributes import apply, changes, moves_overlays, with_ratio
 from gpuenc.dicom.cells import encoded_format
 from gpuenc.dicom.decoding import frame_decoder
@@ -26,11 +27,13 @@ from gpuenc.frames import Failure
 from gpuenc.registry import chain
 from gpuenc.syntaxes import BY_UID, find, keeps_jpeg
 from gpuenc.targets import from_options
+from gpuenc.verification import verify_of
 
 if TYPE_CHECKING:
     from gpuenc.dicom.attributes import Changes
     from gpuenc.frames import FrameFormat
     from gpuenc.syntaxes import Syntax
+    from gpuenc.verification import Verify
 
 _PHOTOMETRIC, _PLANAR, _HIGH_BIT = 0x00280004, 0x00280006, 0x00280102
 # Values that pydicom keeps as bytes, in the order in which they were read (PS3.5 7.3).
@@ -40,13 +43,15 @@ _WORD_BYTES = {"OW": 2, "OL": 4, "OF": 4, "OD": 8, "OV": 8}
 def compress(
     ds: Dataset,
     transfer_syntax_uid: str,
-    arr: np.ndarray | None = None,
+    arr: Any = None,
     encoding_plugin: str = "",
     decoding_plugin: str = "",
     encapsulate_ext: bool = False,
     *,
     generate_instance_uid: bool | None = None,
-    verify: bool = True,
+    verify: bool | Verify = True,
+    device: str | int = "auto",
+    device_memory_bytes: int | None = None,
     threads: int | None = None,
     **options: Any,
 ) -> Dataset:
@@ -61,8 +66,9 @@ def compress(
         With its Image Pixel module (PS3.3 C.7.6.3).
     transfer_syntax_uid : str
         Transfer Syntax UID to encode to, or its name, such as ``"htj2k-lossless"``.
-    arr : numpy.ndarray, optional
-        Samples to encode instead of the dataset's own; its shape, dtype and values must be what `ds` describes.
+    arr : array, optional
+        Samples to encode instead of the dataset's own; its shape, dtype and values must be what `ds` describes. Of
+        numpy, or of any library with ``__cuda_array_interface__`` or DLPack; on a GPU it is encoded there.
     encoding_plugin, decoding_plugin : str
         Labels of the only plug-ins to use.
     encapsulate_ext : bool
@@ -70,8 +76,10 @@ def compress(
     generate_instance_uid : bool, optional
         Make a new SOP Instance UID. By default a lossy result gets one and a lossless result keeps the old
         (PS3.3 C.7.6.1.1.5).
-    verify : bool
-        Decode a lossless result again and compare every sample.
+    verify : bool or {'none', 'all', 'independent'}
+        Decode a lossless result again and compare every sample, as for `Encoder.encode`.
+    device, device_memory_bytes
+        As for `Encoder.encode`.
     threads : int, optional
         Most lanes; by default one per usable core.
     **options
@@ -97,22 +105,29 @@ def compress(
     options = {name: value for name, value in options.items() if name not in DESCRIBES_CELLS}
     options.pop("photometric_interpretation", None)
     chosen = from_options(syntax, options)
-    like = ds if arr is None else _with_array(ds, arr)
+    like, on_device = (ds, None) if arr is None else _with_array(ds, arr)
     source = frames_of(like)
     cells = encoded_format(source, chosen)
     wanted = coding(chosen, cells, keeps_jpeg=keeps_jpeg(source.syntax, chosen.syntax))
     decode = frame_decoder(decoding_plugin)
     overlays = EmbeddedOverlays(source.attributes, cells.overlay_bits) if moves_overlays(cells, wanted) else None
-    frames = source.frames(expand=wanted.expand)
+    frames = source.frames(expand=wanted.expand) if on_device is None else on_device.frames(cells)
     if overlays:
         frames = overlays.watch(frames, decode)
     codestreams = []
     for result in engine.encode_frames(
         frames,
         chosen,
-        chain(syntax, encoding_plugin, options),
+        chain(
+            syntax,
+            encoding_plugin,
+            options,
+            device,
+            device_memory_bytes=device_memory_bytes,
+            near=on_device.device if on_device else None,
+        ),
         threads=threads if source.number_of_frames > 1 else 1,
-        verify=verify,
+        verify=verify_of(verify),
         decode=decode,
     ):
         if isinstance(result, Failure):
@@ -140,8 +155,10 @@ def compress(
     return ds
 
 
-def _with_array(ds: Dataset, arr: np.ndarray) -> Dataset:
+def _with_array(ds: Dataset, arr: Any) -> tuple[Dataset, DeviceFrames | None]:
     """Return a dataset like `ds` whose native pixel data is `arr`; nothing in it that differs is shared with `ds`.
+
+    Of an array on a device it has the size alone, and the frames are returned beside it.
 
     Raises
     ------
@@ -158,14 +175,16 @@ def _with_array(ds: Dataset, arr: np.ndarray) -> Dataset:
         like[_PHOTOMETRIC] = DataElement(_PHOTOMETRIC, "CS", "RGB")
     if str(ds.get("PhotometricInterpretation", "")) == "YBR_FULL_422":
         like[_PHOTOMETRIC] = DataElement(_PHOTOMETRIC, "CS", "YBR_FULL")  # an array has every chroma sample
-    cells = checked_array(like, arr)
+    cells = checked_array(like, taken(arr))
     # An array holds samples, and neither bits below them nor overlays above them.
     like[_HIGH_BIT] = DataElement(_HIGH_BIT, "US", int(ds.BitsStored) - 1)
     for group in embedded:
         del like[group << 16 | 0x0102]
-    like.PixelData = cells
+    on_device = cells if isinstance(cells, DeviceFrames) else None
+    # Zeros that nobody reads are pages that nobody allocates.
+    like.PixelData = bytes(cells.native_size) if isinstance(cells, DeviceFrames) else cells
     like["PixelData"].VR = "OW"
-    return like
+    return like, on_device
 
 
 def _embedded_overlays(ds: Dataset) -> list[int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gpuenc._version import __version__
 from gpuenc.cuda.nvcodec import why_unavailable
-from gpuenc.cuda.probe import probe
+from gpuenc.cuda.probe import device_count, kernels, probe
 from gpuenc.plugins import usable_cores
 from gpuenc.registry import all_encoders
 from gpuenc.syntaxes import find
@@ -40,7 +40,13 @@ def findings() -> Iterator[tuple[str, str]]:
         yield package, _version(package) or "missing: reinstall gpuenc"
     for package, extra in _OPTIONAL.items():
         yield package, _version(package) or f"not installed (optional): pip install '{extra}'"
-    yield "GPU", why_unavailable(find("htj2k-lossless").uid) or probe().detail
+    count = device_count()
+    for device in range(max(1, count)):
+        why = why_unavailable(find("htj2k-lossless").uid, device)
+        yield f"GPU {device}" if count > 1 else "GPU", why or probe(device).detail
+        if count:
+            answer = kernels(device)
+            yield f"kernels on GPU {device}", answer.reason or answer.detail
     encoders = all_encoders().values()
     able = sum(encoder.is_available for encoder in encoders)
     yield "transfer syntaxes", f"{able} of {len(encoders)} can be encoded; see `gpuenc syntaxes`"

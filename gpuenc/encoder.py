@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 from pydicom.pixels.encoders.base import Encoder as PydicomEncoder
 from pydicom.uid import UID
 
-from gpuenc import engine, plugins
+from gpuenc import devices, engine
 from gpuenc.dicom.arrays import outside_message
 from gpuenc.dicom.decoding import frame_decoder
+from gpuenc.dicom.modules import device_of, plugin_of
 from gpuenc.dicom.request import Request, request
-from gpuenc.dicom.runner import FrameByFrame
 from gpuenc.errors import (
     DecodeFailed,
     DeviceUnavailable,
@@ -25,6 +25,7 @@ from gpuenc.errors import (
 )
 from gpuenc.frames import Encoded, Failure
 from gpuenc.syntaxes import BY_UID
+from gpuenc.verification import verify_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
     from gpuenc.dicom.request import Source
     from gpuenc.frames import Frame
-    from gpuenc.plugins import BatchEncoder, Plugin
+    from gpuenc.plugins import Plugin
+    from gpuenc.verification import Verify
 
 _EXTRAS = {"pylibjpeg": "pylibjpeg", "pyjpegls": "pyjpegls", "gdcm": "gdcm"}
 
@@ -165,18 +167,20 @@ class Encoder(PydicomEncoder):
         *,
         index: int | None = None,
         validate: bool = True,
-        verify: bool = False,
+        verify: bool | Verify = False,
         device: str | int = "auto",
+        device_memory_bytes: int | None = None,
         **kwargs: Any,
     ) -> bytes:
         """Return one encoded frame.
 
         Parameters
         ----------
-        src : bytes, bytearray, memoryview, numpy.ndarray or pydicom.dataset.Dataset
+        src : bytes, bytearray, memoryview, array or pydicom.dataset.Dataset
             Native little-endian cells; samples of shape (rows, columns), (rows, columns, samples),
-            (frames, rows, columns) or (frames, rows, columns, samples), dtype (u)int8/16/32; or a dataset, whose
-            pixel data may be native or compressed.
+            (frames, rows, columns) or (frames, rows, columns, samples), dtype (u)int8/16/32, of numpy or, on the host
+            or a GPU, of any library with ``__cuda_array_interface__`` or DLPack; or a dataset, whose pixel data may be
+            native or compressed.
         idx, index : int, optional
             Which frame, from 0; required where there is more than one. `idx` is pydicom 2's name.
         encoding_plugin, decoding_plugin : str
@@ -184,11 +188,13 @@ class Encoder(PydicomEncoder):
         validate : bool
             Check the description of the samples against `src` and against the syntax's table in PS3.5 8.2. Samples
             that do not fit Bits Stored are refused either way.
-        verify : bool
-            Decode the codestream and compare every sample (lossless targets).
+        verify : bool or {'none', 'all', 'independent'}
+            Decode the codestream and compare every sample (lossless targets); `gpuenc.verification` says who does it.
         device : {'auto', 'cpu', 'gpu'} or int
-            Where to encode: on the first GPU if it can be used, else on the CPU; on the CPU; on the first GPU or that
-            of an index, and on the CPU only what the GPU refuses.
+            Where to encode: on all visible GPUs if there are any, else on the CPU; on the CPU; on all GPUs, or that of
+            an index, and on the CPU only what they refuse. An array on a GPU is encoded on that GPU.
+        device_memory_bytes : int, optional
+            Memory of each GPU; by default that of the variable ``GPUENC_DEVICE_MEMORY``, or a quarter of what is free.
         **kwargs
             pydicom's pixel options (`rows`, `bits_stored`, …) and the codec's: `j2k_cr`, `j2k_psnr`, `jls_error`,
             `quality`, `lossless`. What shape and dtype of an array tell may be left out.
@@ -221,7 +227,9 @@ class Encoder(PydicomEncoder):
         index = index or 0
         if index >= frames.number_of_frames:
             raise EncodeFailed(f"There is no frame {index}: the pixel data has {frames.number_of_frames} frames")
-        chain = self.chain(encoding_plugin, asked.options, device)
+        chain = self.chain(
+            encoding_plugin, asked.options, device, device_memory_bytes=device_memory_bytes, near=asked.on_device
+        )
         results = _results(iter([frames.frame(index)]), asked, chain, decoding_plugin, 1, verify)
         return next(_codestreams(results, asked))
 
@@ -232,8 +240,9 @@ class Encoder(PydicomEncoder):
         decoding_plugin: str = "",
         *,
         validate: bool = True,
-        verify: bool = False,
+        verify: bool | Verify = False,
         device: str | int = "auto",
+        device_memory_bytes: int | None = None,
         threads: int | None = None,
         memory_bytes: int = engine.DEFAULT_MEMORY_BYTES,
         **kwargs: Any,
@@ -245,7 +254,7 @@ class Encoder(PydicomEncoder):
 
         Parameters
         ----------
-        src, encoding_plugin, decoding_plugin, validate, verify, device, **kwargs
+        src, encoding_plugin, decoding_plugin, validate, verify, device, device_memory_bytes, **kwargs
             As for `encode`.
         threads : int, optional
             Most lanes; by default one per usable core.
@@ -269,12 +278,20 @@ class Encoder(PydicomEncoder):
             return
         asked = self._request(src, encoding_plugin, validate, kwargs)
         lanes = 1 if asked.frames.number_of_frames == 1 else threads
-        chain = self.chain(encoding_plugin, asked.options, device)
+        chain = self.chain(
+            encoding_plugin, asked.options, device, device_memory_bytes=device_memory_bytes, near=asked.on_device
+        )
         results = _results(iter(asked), asked, chain, decoding_plugin, lanes, verify, memory_bytes)
         yield from _codestreams(results, asked)
 
     def chain(
-        self, label: str = "", options: Mapping[str, Any] | None = None, device: str | int = "auto"
+        self,
+        label: str = "",
+        options: Mapping[str, Any] | None = None,
+        device: str | int = "auto",
+        *,
+        device_memory_bytes: int | None = None,
+        near: int | None = None,
     ) -> list[Plugin]:
         """Return the plug-ins that are tried, in order, ready for `engine.encode_frames`.
 
@@ -284,32 +301,44 @@ class Encoder(PydicomEncoder):
             The only one to use; empty for all that are available.
         options : mapping, optional
             Keywords for plug-ins written for pydicom.
-        device : {'auto', 'cpu', 'gpu'} or int
+        device, device_memory_bytes
             As for `encode`.
+        near : int, optional
+            The GPU on which the pixels are, which is taken where `device` leaves that open.
 
         Raises
         ------
         RuntimeError
             None is available, or a GPU was demanded and there is none; the message says what to do.
         ValueError
-            There is no plug-in of that label, or no such device.
+            There is no plug-in of that label, no such device, or the pixels are on another GPU.
         """
-        if device not in ("auto", "cpu", "gpu") and (not isinstance(device, int) or device < 0):
-            raise InvalidOption(f"device must be 'auto', 'cpu', 'gpu' or the index of a GPU, not {device!r}")
+        where = devices.choice(device)
         chosen = self._validate_plugins(label)
-        on_gpu = [name for name in chosen if _device_of(self._modules[name]) == "gpu"]
-        if device not in ("auto", "cpu") and not on_gpu:
-            lines = [
-                line for line in self.missing_dependencies if _device_of(self._modules[line.split(" - ")[0]]) == "gpu"
-            ]
+        on_gpu = [name for name in chosen if device_of(self._modules[name]) == "gpu"]
+        if isinstance(where, int):
+            if near is not None and near != where:
+                raise InvalidPixels(
+                    f"The pixels are on GPU {near}, and the encoder is asked for on GPU {where}", code="other-device"
+                )
+            on_gpu = [name for name in on_gpu if not self._why_not(name, where)]
+        if where not in ("auto", "cpu") and not on_gpu:
+            gpu = [name for name, module in self._modules.items() if device_of(module) == "gpu"]
+            first = where if isinstance(where, int) else 0
+            lines = [f"{name} - {why}" for name in gpu if (why := self._why_not(name, first))]
             why = "; ".join(lines) or "no plug-in for it uses one"
             raise DeviceUnavailable(f"'{self.UID.name}' cannot be encoded on a GPU here: {why}")
-        index = device if isinstance(device, int) else 0
+        index = where if isinstance(where, int) else near
         return [
-            _plugin(name, cast("Callable[..., bytes]", function), self._modules[name], options or {}, index)
+            plugin_of(name, function, self._modules[name], options or {}, str(self.UID), index, device_memory_bytes)
             for name, function in chosen.items()
-            if device != "cpu" or name not in on_gpu
+            if device_of(self._modules[name]) != "gpu" or (where != "cpu" and name in on_gpu)
         ]
+
+    def _why_not(self, label: str, device: int) -> str:
+        """Return why a plug-in cannot use a GPU, or nothing."""
+        why = getattr(self._modules[label], "why_unavailable", None)
+        return str(why(self.UID, device)) if why else ""
 
     def _request(self, src: Source, label: str, validate: bool, options: Mapping[str, Any]) -> Request:
         chosen = self._validate_plugins(label)
@@ -326,7 +355,7 @@ def _results(
     chain: list[Plugin],
     decoding_plugin: str,
     threads: int | None,
-    verify: bool,
+    verify: bool | Verify,
     memory_bytes: int = engine.DEFAULT_MEMORY_BYTES,
 ) -> Iterator[Encoded | Failure]:
     return engine.encode_frames(
@@ -335,24 +364,9 @@ def _results(
         chain,
         threads=threads,
         memory_bytes=memory_bytes,
-        verify=verify,
+        verify=verify_of(verify),
         decode=frame_decoder(decoding_plugin),
     )
-
-
-def _device_of(module: ModuleType) -> plugins.Device:
-    return getattr(module, "DEVICE", "cpu")
-
-
-def _plugin(
-    label: str, function: Callable[..., bytes], module: ModuleType, options: Mapping[str, Any], index: int
-) -> Plugin:
-    batched: type[BatchEncoder] | None = getattr(module, "BatchEncoder", None)
-    if batched is None:
-        return plugins.Plugin(label, lambda target: FrameByFrame(label, function, module, options, target))
-    if _device_of(module) == "gpu":
-        return plugins.Plugin(label, lambda target: batched(target, device=index), "gpu")
-    return plugins.Plugin(label, batched)
 
 
 def _codestreams(results: Iterator[Encoded | Failure], asked: Request) -> Iterator[bytes]:
@@ -369,6 +383,8 @@ def error_of(failure: Failure) -> GpuencError:
     for kind in (ValuesOutsideBitsStored, FormatNotAllowed, DecodeFailed, InvalidPixels):
         if failure.code == kind.code:
             return kind(failure.reason)
+    if failure.code == "other-device":
+        return InvalidPixels(failure.reason, code=failure.code)
     return EncodeFailed(_all_said(failure.reason), code=failure.code)
 
 

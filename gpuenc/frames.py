@@ -1,16 +1,18 @@
 """The messages passed between stages: frozen, slotted, without behaviour beyond their own sizes.
 
 A frame travels as the *cells* its source holds (PS3.5 section 8.1.1), described by a `FrameFormat`; each
-encoder prepares samples from them (`cpu/samples.py`, later the kernels). For every frame that goes in, exactly one
+encoder prepares samples from them (`cpu/samples.py`, or the kernels). For every frame that goes in, exactly one
 `Encoded` or `Failure` comes out.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -118,6 +120,67 @@ class Coded:
     codestream: bytes
 
 
+class Event(Protocol):
+    """A point in a stream of a GPU."""
+
+    @property
+    def ptr(self) -> int:
+        """The handle, a ``cudaEvent_t``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceCells:
+    """Native cells of one frame in the memory of a GPU, C-contiguous.
+
+    Parameters
+    ----------
+    address, size : int
+        Where they begin, and how many bytes they are.
+    device : int
+        Which of the visible GPUs.
+    stream : int
+        On which they are written, as ``__cuda_array_interface__`` names streams; 0 where nobody needs to wait.
+    ready : Event or None
+        An event of that stream, after which they are written. None where nobody needs to wait.
+    owner : object
+        What keeps the memory alive.
+    fetch : callable
+        Returns a copy on the host, once they are written; raises `GpuencError`.
+    """
+
+    address: int
+    size: int
+    device: int
+    stream: int
+    ready: Event | None
+    owner: object
+    fetch: Callable[[DeviceCells], NDArray[np.uint8]]
+    _copies: list[NDArray[np.uint8]] = field(default_factory=list, repr=False)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        stream = {"stream": self.stream} if self.stream else {}  # 0 is forbidden
+        return {
+            "data": (self.address, True),
+            "shape": (self.size,),
+            "typestr": "|u1",
+            "strides": None,
+            "version": 3,
+        } | stream
+
+    def host(self) -> NDArray[np.uint8]:
+        """Return a copy on the host, made when it is first asked for and kept for as long as these cells.
+
+        Raises
+        ------
+        GpuencError
+            The device does not give them.
+        """
+        if not self._copies:
+            self._copies.append(self.fetch(self))
+        return self._copies[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One frame on its way in.
@@ -128,8 +191,8 @@ class Frame:
         Which frame this is.
     format : FrameFormat
         Format of the native cells; for `Coded` pixels, of what they decode to.
-    pixels : numpy.ndarray or Coded
-        Native cells, uint8, shape (frame_bytes,), a view where possible; or the codestream.
+    pixels : numpy.ndarray, DeviceCells or Coded
+        Native cells, uint8, shape (frame_bytes,), a view where possible, on the host or on a GPU; or the codestream.
     bit_offset : int
         For 1-bit cells: the bit of ``pixels[0]`` at which the frame begins, 0 to 7, counted from the least
         significant (PS3.5 8.1.1). `pixels` then has as many bytes as the frame touches.
@@ -137,8 +200,20 @@ class Frame:
 
     ref: FrameRef
     format: FrameFormat
-    pixels: NDArray[np.uint8] | Coded
+    pixels: NDArray[np.uint8] | DeviceCells | Coded
     bit_offset: int = 0
+
+    def host_cells(self) -> NDArray[np.uint8]:
+        """Return native cells on the host, copied there if need be; `Coded` frames have none.
+
+        Raises
+        ------
+        GpuencError
+            The device does not give them.
+        """
+        if isinstance(self.pixels, DeviceCells):
+            return self.pixels.host()
+        return cast("NDArray[np.uint8]", self.pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +242,9 @@ class Encoded:
         The codestream was decoded again and every sample compared.
     refused : tuple of Failure
         What the plug-ins before this one said.
+    crc32 : int or None
+        Of a verified frame: CRC-32 of its samples, interleaved, little endian; see `gpuenc.cpu.samples.checksum`. None
+        for JPEG codestreams that are themselves re-compressed (PS3.5 A.4.12).
     """
 
     ref: FrameRef
@@ -174,3 +252,4 @@ class Encoded:
     plugin: str
     verified: bool = False
     refused: tuple[Failure, ...] = ()
+    crc32: int | None = None

@@ -7,6 +7,13 @@ A plug-in is a module with pydicom's three names, and one more if it takes batch
     encode_frame(src, runner) -> bytes                   pydicom 3's function, under any name
     BatchEncoder(target, *, device, memory_bytes)        optional; see the protocol of that name
 
+and, if it encodes on GPUs::
+
+    DEVICE = "gpu"
+    PROVEN: bool                                         what it makes was seen to be exact; see `Plugin`
+    device_count() -> int                                how many GPUs are visible
+    why_unavailable(uid, device=0) -> str                why one of them cannot be used, in a sentence, or nothing
+
 Modules are named by import path and imported when an encoder for their syntax is first asked for. A module without
 `BatchEncoder` is called frame by frame, and by one thread at a time in the whole process unless it says
 ``THREAD_SAFE = True``: pylibjpeg-openjpeg 2.6 crashes under threads, and none of pydicom's plug-ins releases the GIL.
@@ -59,7 +66,7 @@ class BatchEncoder(Protocol):
 
     def encode(self, frames: Sequence[Frame]) -> list[Encoded | Failure]:
         """Return exactly one result per frame, in order. Frames share one format; none is `Coded`, except
-        where the target re-compresses JPEG.
+        where the target re-compresses JPEG. Cells on a GPU (`DeviceCells`) go to plug-ins of GPUs as they are.
         """
 
     def close(self) -> None:
@@ -82,12 +89,56 @@ class PluginPath:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a device says of one codestream that it decoded again.
+
+    Parameters
+    ----------
+    differing : int
+        How many samples differ from those that were encoded.
+    crc32 : int
+        CRC-32 of the samples that were encoded; see `gpuenc.cpu.samples.checksum`.
+    """
+
+    differing: int
+    crc32: int
+
+
+class DeviceVerifier(Protocol):
+    """A `BatchEncoder` that can decode and compare where its samples are."""
+
+    def verify(self, frames: Sequence[Frame], codestreams: Sequence[bytes]) -> list[Verdict | Failure]:
+        """Return for each frame a verdict on its codestream, or why there is none: then the CPU decides."""
+
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
 class Plugin:
-    """A plug-in ready for use: its label, and how to get a `BatchEncoder` of it for a target."""
+    """A plug-in ready for use.
+
+    Parameters
+    ----------
+    label : str
+        Its label.
+    open : callable
+        Returns a `BatchEncoder` of it for a target.
+    device : {'cpu', 'gpu'}
+        Where it encodes.
+    proven : bool
+        For a GPU: what it makes was seen to be exact (benchmarks/gpu-evidence.md). Until then each lossless frame is
+        decoded by the CPU, whatever is asked.
+    alive : callable
+        Whether it may still encode something: False once its last device is given up.
+    """
 
     label: str
     open: Callable[[Target], BatchEncoder]
     device: Device = "cpu"
+    proven: bool = False
+    alive: Callable[[], bool] = _always
 
 
 NVIMGCODEC = PluginPath("nvimgcodec", "gpuenc.cuda.nvcodec", "encode_frame", "gpu")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydicom.uid import UID
 
-from gpuenc import plugins
+from gpuenc import devices, plugins
 from gpuenc.encoder import Encoder
 from gpuenc.errors import DeviceUnavailable, UnknownSyntax
 from gpuenc.syntaxes import TABLE, find
@@ -50,7 +50,13 @@ def get_encoder(uid: str) -> Encoder:
 
 
 def chain(
-    syntax: Syntax, label: str = "", options: Mapping[str, Any] | None = None, device: str | int = "auto"
+    syntax: Syntax,
+    label: str = "",
+    options: Mapping[str, Any] | None = None,
+    device: str | int = "auto",
+    *,
+    device_memory_bytes: int | None = None,
+    near: int | None = None,
 ) -> list[Plugin]:
     """Return the plug-ins for `syntax`, in order, ready for `engine.encode_frames`.
 
@@ -61,12 +67,38 @@ def chain(
     RuntimeError, ValueError
         As `Encoder.chain`.
     """
-    if not syntax.encapsulated and device not in ("auto", "cpu"):
+    if not syntax.encapsulated and devices.choice(device) not in ("auto", "cpu"):
         raise DeviceUnavailable(f"'{syntax.name}' needs no encoder, on a GPU or elsewhere")
     if syntax.encapsulated:
-        return get_encoder(syntax.uid).chain(label, options, device)
+        return get_encoder(syntax.uid).chain(label, options, device, device_memory_bytes=device_memory_bytes, near=near)
     path = plugins.IMAGECODECS
     return [plugins.Plugin("native", import_module(path.module).BatchEncoder)]
+
+
+def why_on_cpu(syntax: Syntax, device: str | int = "auto", label: str = "") -> str:
+    """Return why frames that might have gone to a GPU go to the CPU, or nothing where they did not.
+
+    Asked after a run it tells of GPUs that were given up meanwhile.
+
+    Parameters
+    ----------
+    syntax : Syntax
+        What frames become.
+    device : {'auto', 'cpu', 'gpu'} or int
+        What was asked for; only ``'auto'`` leaves it open.
+    label : str
+        The only plug-in to use.
+    """
+    if devices.choice(device) != "auto":
+        return ""
+    whys: list[str] = []
+    for path in plugins.default_plugins(syntax.uid) if syntax.encapsulated else ():
+        if path.device == "gpu" and label in ("", path.label):
+            module = import_module(path.module)
+            if module.is_available(syntax.uid):
+                return ""
+            whys.append(module.why_unavailable(syntax.uid))
+    return "; ".join(dict.fromkeys(whys))
 
 
 def all_encoders() -> dict[str, Encoder]:

@@ -1,6 +1,6 @@
-// colour.cu: chroma subsampling, YBR_FULL and RGB, palettes, the reversible component transform.
+// colour.cu: chroma subsampling, YBR_FULL and RGB, palettes, the component transforms of JPEG 2000.
 //
-// Standard   PS3.3 C.7.6.3.1.2 (YBR_FULL, YBR_FULL_422), C.7.6.3.1.5 (palettes); T.800 G.2 (RCT)
+// Standard   PS3.3 C.7.6.3.1.2 (YBR_FULL, YBR_FULL_422), C.7.6.3.1.5 (palettes); T.800 G.2 (RCT), G.3 (ICT)
 // Twin       gpuenc/cpu/colour.py: equal bit for bit. Of these only upsample_422 and the RCT are lossless.
 //
 // Kernels    N frames of P pixels; <b> bits of a cell or sample
@@ -12,12 +12,15 @@
 //   ybr_to_rgb          pixels [N][P][3] -> the same; 8 bits
 //   rct_forward_<b>     pixels [N][P][3], signed or not -> int32 [N][P][3]
 //   rct_inverse         int32 [N][P][3] -> int32 [N][P][3]
+//   ict_forward_<b>     pixels [N][P][3], signed or not -> int32 [N][P][3] in units of 1/4096
+//   ict_inverse         int32 [N][P][3] in units of 1/4096 -> int32 [N][P][3]
 //
 // Launch     grid (ceil(groups / 1024), min(N, 65535)), block 256, no dynamic shared memory; any grid is right.
-//            A group is 16 bytes of cells; 16 pixels (RGB and YBR_FULL); 4 pixels (RCT); 4 pairs (downsample_422).
+//            A group is 16 bytes of cells; 16 pixels (RGB and YBR_FULL); 4 pixels (RCT, ICT); 4 pairs (downsample_422).
 // Bytes      read + written per pixel: upsample_422_<b> b/4 + 3b/8, downsample_422 3 + 2, expand_palette_<b> b/8 + 3
-//            and the table through L1, rgb_to_ybr and ybr_to_rgb 3 + 3, rct_forward_<b> 3b/8 + 12, rct_inverse 12 + 12
-// Limits     as samples.cu. RCT results beyond 32 bits set FAULT_OVERFLOW, as the twins raise.
+//            and the table through L1, rgb_to_ybr and ybr_to_rgb 3 + 3, rct_forward_<b> and ict_forward_<b> 3b/8 + 12,
+//            rct_inverse and ict_inverse 12 + 12
+// Limits     as samples.cu. RCT and ICT results beyond 32 bits set FAULT_OVERFLOW, as the twins raise.
 #include "colour.cuh"
 #include "device.cuh"
 #include "groups.cuh"
@@ -112,8 +115,14 @@ __device__ void convert_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u
     });
 }
 
+template <bool FORWARD, bool REVERSIBLE>
+__device__ __forceinline__ Wide transformed(const Wide& from) {
+    if (REVERSIBLE) return FORWARD ? rct_forward_of(from) : rct_inverse_of(from);
+    return FORWARD ? ict_forward_of(from) : ict_inverse_of(from);
+}
+
 // items: pixels
-template <int SIZE, bool FORWARD>
+template <int SIZE, bool FORWARD, bool REVERSIBLE>
 __device__ void transform_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) {
     constexpr int GROUP = 4;
     for_frames<GROUP, 3 * SIZE, 12>(jobs, frames, status, [](const FrameJob& job, u64 first, u32 count, Found& found) {
@@ -125,7 +134,7 @@ __device__ void transform_frames(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL
             const Wide from = {number_of<SIZE>(get_cell<SIZE>(in.at, i), is_signed),
                                number_of<SIZE>(get_cell<SIZE>(in.at, i + 1), is_signed),
                                number_of<SIZE>(get_cell<SIZE>(in.at, i + 2), is_signed)};
-            const Wide to = FORWARD ? rct_forward_of(from) : rct_inverse_of(from);
+            const Wide to = transformed<FORWARD, REVERSIBLE>(from);
             if (!fits_32_bits(to)) found.fault = FAULT_OVERFLOW;
             out.at[i] = u32(to.a);
             out.at[i + 1] = u32(to.b);
@@ -145,8 +154,12 @@ extern "C" __global__ void __launch_bounds__(256) expand_palette_16(GLOBAL(const
 extern "C" __global__ void __launch_bounds__(256) expand_palette_32(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) { expand_frames<4>(jobs, frames, status); }
 extern "C" __global__ void __launch_bounds__(256) rgb_to_ybr(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) { convert_frames<true>(jobs, frames, status); }
 extern "C" __global__ void __launch_bounds__(256) ybr_to_rgb(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) { convert_frames<false>(jobs, frames, status); }
-extern "C" __global__ void __launch_bounds__(256) rct_forward_8(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) { transform_frames<1, true>(jobs, frames, status); }
-extern "C" __global__ void __launch_bounds__(256) rct_forward_16(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) { transform_frames<2, true>(jobs, frames, status); }
-extern "C" __global__ void __launch_bounds__(256) rct_forward_32(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) { transform_frames<4, true>(jobs, frames, status); }
-extern "C" __global__ void __launch_bounds__(256) rct_inverse(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) { transform_frames<4, false>(jobs, frames, status); }
+extern "C" __global__ void __launch_bounds__(256) rct_forward_8(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) { transform_frames<1, true, true>(jobs, frames, status); }
+extern "C" __global__ void __launch_bounds__(256) rct_forward_16(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) { transform_frames<2, true, true>(jobs, frames, status); }
+extern "C" __global__ void __launch_bounds__(256) rct_forward_32(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) { transform_frames<4, true, true>(jobs, frames, status); }
+extern "C" __global__ void __launch_bounds__(256) rct_inverse(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) { transform_frames<4, false, true>(jobs, frames, status); }
+extern "C" __global__ void __launch_bounds__(256) ict_forward_8(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) { transform_frames<1, true, false>(jobs, frames, status); }
+extern "C" __global__ void __launch_bounds__(256) ict_forward_16(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) { transform_frames<2, true, false>(jobs, frames, status); }
+extern "C" __global__ void __launch_bounds__(256) ict_forward_32(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) { transform_frames<4, true, false>(jobs, frames, status); }
+extern "C" __global__ void __launch_bounds__(256) ict_inverse(GLOBAL(const FrameJob) jobs, u32 frames, GLOBAL(u64) status) { transform_frames<4, false, false>(jobs, frames, status); }
 // clang-format on

@@ -56,3 +56,32 @@ __device__ __forceinline__ Wide rct_inverse_of(const Wide& ybr) {
     const i64 green = ybr.a - ((ybr.b + ybr.c) >> 2);
     return {ybr.c + green, green, ybr.b + green};
 }
+
+// The irreversible component transform (T.800 G.3.1) in units of 1/4096, each result rounded to nearest. In integers,
+// because no two compilers agree on floats: one fuses a multiplication with an addition where another does not.
+// Components of at most 32 bits make numerators of less than 2^61. Twin: ict_forward.
+static const i64 ICT_UNIT = 100000;
+static const u32 ICT_FRACTION_BITS = 12;
+
+// Division that rounds down, by a positive number; C's rounds towards zero.
+__device__ __forceinline__ i64 floor_divided(i64 numerator, i64 denominator) {
+    return numerator / denominator - (numerator % denominator < 0);
+}
+
+__device__ __forceinline__ i64 ict_rounded(i64 exact) {
+    return floor_divided(exact * (i64(1) << ICT_FRACTION_BITS) + ICT_UNIT / 2, ICT_UNIT);
+}
+
+__device__ __forceinline__ Wide ict_forward_of(const Wide& rgb) {
+    return {ict_rounded(29900 * rgb.a + 58700 * rgb.b + 11400 * rgb.c),
+            ict_rounded(-16875 * rgb.a - 33126 * rgb.b + 50000 * rgb.c),
+            ict_rounded(50000 * rgb.a - 41869 * rgb.b - 8131 * rgb.c)};
+}
+
+// Its inverse (T.800 G.3.2), rounded to nearest, halves up. Twin: ict_inverse.
+__device__ __forceinline__ Wide ict_inverse_of(const Wide& ybr) {
+    const i64 unit = ICT_UNIT << ICT_FRACTION_BITS, luma = ICT_UNIT * ybr.a + unit / 2;
+    return {floor_divided(luma + 140200 * ybr.c, unit),
+            floor_divided(luma - 34413 * ybr.b - 71414 * ybr.c, unit),
+            floor_divided(luma + 177200 * ybr.b, unit)};
+}

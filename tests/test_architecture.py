@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Which rooms a room may use. A room is a module or a package directly under gpuenc/; inside itself it may use all.
 DATA = {"errors", "frames", "syntaxes", "targets", "coding", "codestream"}
 PLUGINS = DATA | {"plugins"}
-ENGINE = PLUGINS | {"batching", "cpu"}
-ENCODER = ENGINE | {"engine", "dicom"}
+ENGINE = PLUGINS | {"batching", "chain", "cpu", "verification"}
+ENCODER = ENGINE | {"devices", "engine", "dicom"}
 FRONT = ENCODER | {"encoder", "registry"}
 MAY_USE = {
     "errors": set(),
@@ -28,11 +28,14 @@ MAY_USE = {
     "codestream": DATA,
     "batching": DATA,
     "plugins": DATA,
+    "devices": PLUGINS,
     "cpu": PLUGINS,
     "cuda": PLUGINS | {"cpu"},  # what the device refuses is prepared, and what it made is decoded, on the CPU
     "gathering": PLUGINS,
+    "verification": PLUGINS | {"cpu"},
+    "chain": PLUGINS | {"cpu", "verification"},
     "engine": ENGINE,
-    "dicom": PLUGINS | {"cpu"},
+    "dicom": PLUGINS | {"cpu", "cuda", "devices"},  # arrays on a device are frames too
     "encoder": ENCODER,
     "registry": ENCODER | {"encoder"},
     "datasets": FRONT,
@@ -52,9 +55,11 @@ IMPURE = {
     "sqlite3", "subprocess", "tempfile", "threading",
 }  # fmt: skip
 
-# Packages that only some rooms may import, so that the others stay free of them.
+# Packages that only some rooms, or modules, may import, so that the others stay free of them.
 ONLY_IN = {
-    "pydicom": ("dicom", "encoder", "registry", "datasets", "drop_in"),
+    "pydicom": ("dicom", "encoder", "registry", "datasets", "drop_in", "cpu.independent"),
+    "av": ("cpu.independent",),
+    "micro_reader_codecs": ("cpu.independent",),
     "imagecodecs": ("cpu",),
     "cupy": ("cuda",),
     "nvidia": ("cuda",),
@@ -118,7 +123,7 @@ def import_violations(root: Path) -> list[str]:
                 bad.append(f"{module}: a relative import")
             elif package == "gpuenc" and other not in MAY_USE[room] | {room, "_version", "__version__"}:
                 bad.append(f"{module} must not import {name}")
-            elif package in ONLY_IN and room not in ONLY_IN[package]:
+            elif package in ONLY_IN and not {room, module} & set(ONLY_IN[package]):
                 bad.append(f"{module} must not import {package}")
             if package in IMPURE and any(module == pure or module.startswith(f"{pure}.") for pure in PURE):
                 bad.append(f"{module} is pure and must not import {package}")
@@ -185,6 +190,7 @@ def plant(root: Path, files: dict[str, str]) -> Path:
         (import_violations, {"gpuenc/engine.py": "from gpuenc import compress"}, "must not import gpuenc.compress"),
         (import_violations, {"gpuenc/cpu/rle.py": "import gpuenc.engine"}, "must not import gpuenc.engine"),
         (import_violations, {"gpuenc/engine.py": "def f():\n    import pydicom.uid"}, "must not import pydicom"),
+        (import_violations, {"gpuenc/cpu/decoders.py": "from pydicom import uid"}, "must not import pydicom"),
         (import_violations, {"gpuenc/engine.py": "import_module('cupy.cuda')"}, "must not import cupy"),
         (import_violations, {"gpuenc/archive/job.py": "from typer import run"}, "must not import typer"),
         (import_violations, {"gpuenc/encoder.py": "from . import engine"}, "a relative import"),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuenc.batching import batches
+from gpuenc.batching import batches, bounded_batches
 from gpuenc.frames import Frame, FrameFormat, FrameRef
 
 SMALL = FrameFormat(2, 4, 1, 8, 8, False, "MONOCHROME2")  # 8 bytes
@@ -54,3 +54,10 @@ def test_a_full_batch_is_yielded_before_the_next_frame_is_read():
 def test_limits_that_nothing_fits_are_refused(limits):
     with pytest.raises(ValueError, match="at least 1"):
         next(batches([frame(0)], **limits))
+
+
+def test_bounds_may_change_from_batch_to_batch_and_are_asked_once_for_each():
+    bounds = iter([(3, 1000), (1, 1000), (5, 16), (5, 1000)])
+    made = list(bounded_batches([frame(i) for i in range(10)], lambda: next(bounds)))
+    assert [len(batch) for batch in made] == [3, 1, 2, 4]
+    assert next(bounds, None) is None

@@ -306,6 +306,9 @@ def test_lossy_targets(tmp_path):
         (("--to", "uncompressed", "--plugin", "gdcm"), 2, "leave out --plugin"),
         (("--to", "rle", "--device", "gpu"), 4, "GPU"),
         (("--to", "rle", "--device", "tpu"), 2, "tpu"),
+        (("--to", "rle", "--device", "0"), 4, "GPU"),
+        (("--to", "rle", "--device", "-1"), 2, "index of a GPU"),
+        (("--to", "rle", "--device-memory", "-1"), 2, "--device-memory"),
         (("--to", "rle", "--jobs", "-1"), 2, "--jobs"),
         (("--nonsense",), 2, "--nonsense"),
     ],
@@ -614,3 +617,33 @@ def failing_version(package):
     from importlib.metadata import PackageNotFoundError
 
     raise PackageNotFoundError(package)
+
+
+def test_a_gpu_that_was_not_used_is_said_once(study, tmp_path, monkeypatch):
+    from gpuenc import registry
+    from gpuenc.cuda import nvcodec
+
+    monkeypatch.setattr(registry, "_ENCODERS", {})
+    monkeypatch.setattr(nvcodec, "is_available", lambda uid: False)
+    monkeypatch.setattr(nvcodec, "why_unavailable", lambda uid, device=0: "GPU 0 was given up: it hangs")
+    _, out, err = transcode(study, "-o", tmp_path / "auto")
+    assert (out.count("encoded on the CPU: GPU 0 was given up: it hangs"), err) == (1, "")
+    for number, options in enumerate((("--device", "cpu"), ("--dry-run",))):
+        assert "on the CPU" not in transcode(study, "-o", tmp_path / str(number), *options)[1]
+    assert "on the CPU" not in transcode(study, "-o", tmp_path / "rle", to="jpeg-ls-lossless")[1]
+
+
+def test_device_memory_and_index_reach_the_encoder(study, tmp_path, monkeypatch):
+    from gpuenc.archive import transcode as archive_transcode
+    from gpuenc.registry import chain
+
+    asked = []
+
+    def remembered(syntax, label, **options):
+        asked.append(options)
+        return chain(syntax, label)
+
+    monkeypatch.setattr(archive_transcode, "chain", remembered)
+    monkeypatch.setattr("gpuenc.registry.chain", lambda syntax, label, device: chain(syntax, label))
+    transcode(study, "-o", tmp_path / "out", "--device", "1", "--device-memory", "500")
+    assert asked == [{"device": "1", "device_memory_bytes": 500_000_000}] * 3

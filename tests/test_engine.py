@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from gpuenc import engine
+from gpuenc import chain, engine
 from gpuenc.errors import EncodeFailed
 from gpuenc.frames import Encoded, Failure, Frame, FrameFormat, FrameRef
 from gpuenc.plugins import Limits, Plugin
@@ -130,7 +130,7 @@ def test_garbage_is_caught_by_verification_and_replaced():
         cells[7] ^= 1
         return other.compress(cells.tobytes()) + other.flush()
 
-    results = run(9, Scripted("liar", garbage), Scripted("honest"), verify=True)
+    results = run(9, Scripted("liar", garbage), Scripted("honest"), verify="all")
     assert_right(results, 9)
     assert all(r.plugin == "honest" and r.verified for r in results)
     assert {r.refused[0].code for r in results} == {"verify-mismatch"}
@@ -142,7 +142,7 @@ def test_without_verification_nothing_is_called_verified():
 
 
 def test_output_that_is_no_codestream_at_all_is_a_failure_not_a_crash():
-    results = run(3, Scripted("liar", lambda _: b"\xff\xff\xff"), Scripted("honest"), verify=True)
+    results = run(3, Scripted("liar", lambda _: b"\xff\xff\xff"), Scripted("honest"), verify="all")
     assert_right(results, 3)
     assert {r.refused[0].code for r in results} == {"undecodable"}
 
@@ -216,11 +216,11 @@ def test_what_a_check_did_not_foresee_is_that_plugins_failure(monkeypatch, where
     def surprised(*_args):
         raise IndexError("far out")
 
-    monkeypatch.setattr(engine, where, surprised)
+    monkeypatch.setattr(chain, where, surprised)
     jpeg_ls = target(find("jpeg-ls-lossless"))
     plugin = Scripted("a", lambda f: b"\xff\xd8")
     if where == "pad_even":
-        monkeypatch.setattr(engine, "check", lambda *_args: None)
+        monkeypatch.setattr(chain, "check", lambda *_args: None)
     results = list(engine.encode_frames(frames(2), jpeg_ls, [plugin.plugin()]))
     assert [(r.code, "far out" in r.reason) for r in results] == [("plugin-error", True)] * 2
 
@@ -392,3 +392,152 @@ def test_no_more_lanes_than_the_plugin_wants():
     plugin = Scripted("a", limits=Limits(frames=1, bytes=1, lanes=2, peak_factor=1.0))
     assert_right(run(40, plugin, threads=16), 40)
     assert plugin.opened <= 2
+
+
+class Mortal(Scripted):
+    """A plug-in of a GPU that is lost with the frame `dies_at`; what comes behind has other limits."""
+
+    def __init__(self, dies_at, limits):
+        super().__init__("gpu", limits=limits)
+        self.dies_at, self.dead = dies_at, False
+
+    def plugin(self):
+        return Plugin(self.label, self.open, "gpu", True, lambda: not self.dead)
+
+    def open(self, target_):
+        made = super().open(target_)
+        plain = made.encode
+
+        def encode(frames):
+            self.dead = self.dead or any(frame.ref.index == self.dies_at for frame in frames)
+            if self.dead:
+                return [Failure(frame.ref, "device-lost", "gpu", "it is gone") for frame in frames]
+            return plain(frames)
+
+        made.encode = encode
+        return made
+
+
+class Busy(Scripted):
+    """A plug-in that counts how many batches are in it at once, and how large they are."""
+
+    def __init__(self, limits):
+        self.now = self.most = 0
+        self.batches = []
+        super().__init__("cpu", limits=limits)
+
+    def open(self, target_):
+        made = super().open(target_)
+        plain = made.encode
+
+        def encode(frames):
+            with self.lock:
+                self.now += 1
+                self.most = max(self.most, self.now)
+                self.batches.append([frame.ref.index for frame in frames])
+            time.sleep(0.02)
+            with self.lock:
+                self.now -= 1
+            return plain(frames)
+
+        made.encode = encode
+        return made
+
+
+def test_what_takes_over_from_a_gpu_has_its_own_lanes_and_batches(monkeypatch):
+    monkeypatch.setattr(engine, "usable_cores", lambda: 3)
+    gpu = Mortal(40, Limits(frames=16, bytes=1 << 20, lanes=1, peak_factor=2.0))
+    cpu = Busy(Limits(frames=2, bytes=1 << 20, lanes=3, peak_factor=4.0))
+    results = list(engine.encode_frames(frames(160), TARGET, [gpu.plugin(), cpu.plugin()]))
+    assert [r.ref.index for r in results] == list(range(160))
+    assert [r.plugin for r in results].count("gpu") == 32
+    assert cpu.most == 3
+    assert sorted(i for batch in cpu.batches for i in batch) == list(range(32, 160))
+    assert sum(len(batch) > 2 for batch in cpu.batches) <= 4  # what was under way when it happened
+    assert max(len(batch) for batch in cpu.batches[-30:]) == 2
+
+
+def test_what_takes_over_from_a_gpu_is_held_to_its_own_memory():
+    size = FORMAT.frame_bytes
+    gpu = Mortal(10, Limits(frames=16, bytes=1 << 20, lanes=2, peak_factor=1.0))
+    cpu = Busy(Limits(frames=16, bytes=1 << 20, lanes=2, peak_factor=8.0))
+    results = list(engine.encode_frames(frames(60), TARGET, [gpu.plugin(), cpu.plugin()], memory_bytes=16 * size))
+    assert len(results) == 60
+    assert {r.plugin for r in results[30:]} == {"cpu"}
+    assert max(len(batch) for batch in cpu.batches[-20:]) == 1  # 16 frames / (2 lanes x 8)
+
+
+def test_more_lanes_than_cores_for_a_gpu_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(engine, "usable_cores", lambda: 1)
+    limits = Limits(frames=1, bytes=1 << 20, lanes=5, peak_factor=1.0)
+
+    def most(**options):
+        busy = Busy(limits)
+        list(engine.encode_frames(frames(40), TARGET, [Plugin("gpu", busy.open, "gpu", True)], **options))
+        return busy.most
+
+    assert most() == 5
+    assert most(threads=2) == 2
+    assert most(threads=1) == 1
+
+
+def test_frames_that_fall_behind_count_with_the_memory_of_who_takes_them():
+    run = chain.Run((), TARGET, "none", lambda frame: frame)
+    [frame, *_] = batch = list(frames(8))
+    size = frame.format.frame_bytes
+    run.opened("gpu", Limits(8, 1 << 20, 1, 4.0))
+    assert run.peak_bytes(batch) == 8 * size * 4
+    run.opened("cpu", Limits(1, 1, 1, 12.0))
+    assert run.peak_bytes(batch) == 8 * size * 4
+    assert run.peak_bytes([frame]) == size * 12 + 2 * size
+
+
+def test_lanes_whose_device_is_lost_open_another_while_there_is_one():
+    gone = Limits(frames=2, bytes=1 << 20, lanes=1, peak_factor=1.0)
+    opened = []
+
+    def open_(target_):
+        number = len(opened)
+        opened.append(Scripted(f"gpu {number}", limits=gone).open(target_))
+        plain = opened[-1].encode
+
+        def encode(frames):
+            if number == 0 and frames[0].ref.index >= 4:
+                return [Failure(frame.ref, "device-lost", "gpu", "gone") for frame in frames]
+            return plain(frames)
+
+        opened[-1].encode = encode
+        return opened[-1]
+
+    behind = Scripted("cpu")
+    results = list(
+        engine.encode_frames(frames(12), TARGET, [Plugin("gpu", open_, "gpu", True), behind.plugin()], threads=1)
+    )
+    assert [r.plugin for r in results] == ["gpu"] * 4 + ["cpu"] * 2 + ["gpu"] * 6
+    assert len(opened) == 2
+
+
+@pytest.mark.parametrize("name", ["gpuenc-lane_0", "gpuenc-gpu0"])
+def test_a_run_that_ends_in_a_thread_its_lanes_wait_for_does_not_wait_for_them(name):
+    """As the garbage collector may have it; any other thread waits."""
+    wake = threading.Event()
+
+    def script(frame):
+        if frame.ref.index:
+            wake.wait(30)
+        return deflate(frame)
+
+    plugin = Scripted("a", script, limits=Limits(frames=1, bytes=1 << 20, lanes=2, peak_factor=1.0))
+    results = engine.encode_frames(frames(8), TARGET, [plugin.plugin()], threads=2)
+    next(results)
+    closing = threading.Thread(target=results.close, name=name)
+    closing.start()
+    closing.join(10)
+    waited = closing.is_alive()
+    wake.set()
+    closing.join(10)
+    assert not waited
+    for thread in threading.enumerate():
+        if thread.name.startswith("gpuenc-lane") and thread is not threading.current_thread():
+            thread.join(10)
+    assert plugin.closed == plugin.opened

@@ -67,6 +67,7 @@ def run(
         stack.callback(pool.close)
         # Nothing is made before it is known whether anything can be done.
         pool.demand_ready()
+        summary.gpu_unused = pool.gpu_unused
         _demand_destination(job)
         if job.journal is not None:
             stack.enter_context(only_job(job.journal))

@@ -6,7 +6,6 @@ a killed job left is then known: an output that was begun is made again, one tha
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.pool import Task
-from gpuenc.archive.report import Record, record_of
+from gpuenc.archive.report import Record, read_records, record_of
 from gpuenc.archive.scan import Item
 from gpuenc.errors import JobError
 
@@ -122,7 +121,7 @@ class Journal:
             [os.fsencode(place) for place in places],
         )
         return {
-            os.fsdecode(place): Earlier(number, bool(ours), record_of(json.loads(record)) if record else None)
+            os.fsdecode(place): Earlier(number, bool(ours), record_of(record) if record else None)
             for number, place, ours, record in rows
         }
 
@@ -246,11 +245,26 @@ def records(path: Path) -> Iterator[Record]:
         db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         try:
             for (record,) in db.execute("SELECT record FROM files WHERE record IS NOT NULL ORDER BY number"):
-                yield record_of(json.loads(record))
+                found = record_of(record)
+                if found:
+                    yield found
         finally:
             db.close()
     except sqlite3.Error as error:
         raise JobError(f"{path} cannot be read: {error}", code="journal-unusable") from None
+
+
+def records_at(path: Path, notes: list[str] | None = None) -> Iterator[Record]:
+    """Yield the outcomes of a job: of a report, of a journal, or of the folder whose journal is in it.
+
+    Raises
+    ------
+    SourceError, JobError
+        As `gpuenc.archive.report.read_records` and `records`.
+    """
+    if path.is_dir():
+        path = place_of(path)
+    return records(path) if path.suffix == ".sqlite" else read_records(path, notes)
 
 
 def _open(name: str) -> sqlite3.Connection:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BEGINNING = b'{"gpuenc_manifest": 1, '
 SHARD_FILES, SHARD_BYTES = 1024, 2 << 30
 # What of a job decides about its outputs; the rest belongs to the machine that runs it.
-_KEPT = ("plugin", "verify", "keep_lossy", "whole_cells", "extended_offsets", "overwrite", "in_place")
+_KEPT = ("plugin", "verify", "verify_share", "keep_lossy", "whole_cells", "extended_offsets", "overwrite", "in_place")
 
 
 class Writer:

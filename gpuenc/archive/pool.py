@@ -35,6 +35,10 @@ class Pool(Protocol):
     def outstanding(self) -> int:
         """Tasks that were given and have no outcome yet."""
 
+    @property
+    def gpu_unused(self) -> str:
+        """Why no GPU is used although one could be; known once `demand_ready` has returned."""
+
     def demand_ready(self) -> None:
         """Wait until it is known whether anything can be done.
 

@@ -7,16 +7,25 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
 from gpuenc.archive.watcher import Watcher
+from gpuenc.errors import CODES
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from collections.abc import Callable, Iterable, Sequence
+
+    from rich.console import Console, RenderableType
     from rich.progress import Progress, TaskID
 
+    from gpuenc.archive.merge import Merge
     from gpuenc.archive.report import Record, ReportFile, Summary
 
 _LINE_EVERY_S = 10.0
+# More workers than this have no line of their own.
+_WORKER_LINES = 16
+# Before this much is known, an estimate of the time left says nothing.
+_ETA_AFTER_S = 2.0
 
 
 class Display(Watcher):
@@ -32,39 +41,56 @@ class Display(Watcher):
         Where the record of each file goes.
     dry_run : bool
         Say that nothing was written.
+    clock : callable
+        Seconds that only go forward.
     """
 
-    def __init__(self, console: Console, errors: Console, report: ReportFile | None, *, dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        console: Console,
+        errors: Console,
+        report: ReportFile | None,
+        *,
+        dry_run: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._console, self._errors, self._report, self._dry_run = console, errors, report, dry_run
+        self._clock = clock
         self._bar: tuple[Progress, TaskID] | None = None
-        self._files = self._done = self._frames = self._bytes_in = self._bytes_out = self._read_bytes = 0
-        self._started = self._last_line = time.monotonic()
+        self._states: list[Text] = []
+        self._files = self._done = self._failed = self._frames = self._bytes_in = self._bytes_out = 0
+        self._bytes_total = self._read_bytes = 0
+        self._started = self._last_line = clock()
 
     def start(self, files: int, bytes_total: int) -> None:
         """Show how much there is to do."""
-        self._files = files
-        self._started = self._last_line = time.monotonic()
+        self._files, self._bytes_total = files, bytes_total
+        self._started = self._last_line = self._clock()
         if not self._console.is_terminal:
             self._show(self._console, f"{counted(files, 'file')}, {megabytes(bytes_total)}")
             return
-        bar = _bar(self._console)
-        self._bar = bar, bar.add_task("files", total=files, rates="")
-        bar.start()
+        bar = _bar(self._console, self._states)
+        self._bar = bar, bar.add_task("files", total=files, rates="", left="-:--:--")
+        with contextlib.suppress(OSError):
+            bar.start()
 
     def planned(self, files: int, bytes_total: int) -> None:
         """Take note of how much was found so far."""
-        if files != self._files:
-            self._files = files
-            if self._bar:
+        if files == self._files:
+            return
+        self._files, self._bytes_total = files, bytes_total
+        if self._bar:
+            with contextlib.suppress(OSError):
                 self._bar[0].update(self._bar[1], total=files)
 
     def earlier(self, record: Record) -> None:
         """Count a file that an earlier run has done."""
         self._done += 1
+        # What is left takes as long as what was done in this run.
+        self._bytes_total -= record.bytes_in
         if self._report:
             self._report.add(record)
-        if self._bar:
-            self._bar[0].update(self._bar[1], advance=1)
+        self._tell(advance=1)
 
     def done(self, record: Record) -> None:
         """Count one file; say at once what failed."""
@@ -77,14 +103,17 @@ class Display(Watcher):
         if self._report:
             self._report.add(record)
         if record.status == "failed":
+            self._failed += 1
             self._show(self._errors, f"failed: {visible(record.source)}: {visible(record.message)} [{record.reason}]")
-        if self._bar:
-            bar, task = self._bar
-            with contextlib.suppress(OSError):
-                bar.update(task, advance=1, rates=self._rates())
-        elif time.monotonic() - self._last_line >= _LINE_EVERY_S:
-            self._last_line = time.monotonic()
-            self._show(self._console, f"{self._done}/{self._files} files, {self._rates()}")
+        self._tell(advance=1)
+
+    def workers(self, states: Sequence[str]) -> None:
+        """Show what each worker does, one line each."""
+        shown = [Text(f"  {visible(state)}", no_wrap=True, overflow="ellipsis") for state in states[:_WORKER_LINES]]
+        if len(states) > _WORKER_LINES:
+            shown.append(Text(f"  and {counted(len(states) - _WORKER_LINES, 'worker')} more"))
+        self._states[:] = shown
+        self._tell()
 
     def finish(self, summary: Summary) -> None:
         """Show the totals."""
@@ -96,34 +125,55 @@ class Display(Watcher):
             left = summary.planned - summary.done
             self._show(self._errors, f"interrupted: {left} of {counted(summary.planned, 'file')} have no outcome")
 
+    def _tell(self, advance: int = 0) -> None:
+        """Bring the bar up to date, or write a line once enough time has passed."""
+        now = self._clock()
+        if self._bar:
+            bar, task = self._bar
+            with contextlib.suppress(OSError):
+                bar.update(task, advance=advance, rates=self._rates(now), left=self._left(now))
+        elif now - self._last_line >= _LINE_EVERY_S:
+            self._last_line = now
+            self._show(self._console, f"{self._done}/{self._files} files, {self._rates(now)}, ETA {self._left(now)}")
+
     def _show(self, console: Console, what: Any) -> None:
         with contextlib.suppress(OSError):
             console.print(what, markup=False, highlight=False)
 
-    def _rates(self) -> str:
-        seconds = max(1e-6, time.monotonic() - self._started)
+    def _rates(self, now: float) -> str:
+        seconds = max(1e-6, now - self._started)
         ratio = f", ratio {self._bytes_in / self._bytes_out:.2f}" if self._bytes_out else ""
-        return f"{counted(self._frames, 'frame')}, {self._read_bytes / seconds / 1e6:.1f} MB/s{ratio}"
+        failed = f", {self._failed} failed" if self._failed else ""
+        return f"{counted(self._frames, 'frame')}, {self._read_bytes / seconds / 1e6:.1f} MB/s{ratio}{failed}"
+
+    def _left(self, now: float) -> str:
+        """Return the time left at the speed so far, by bytes where there are some: files differ too much in size."""
+        done, total = self._read_bytes, self._bytes_total
+        if not done or done > total:
+            done, total = self._done, self._files
+        seconds = now - self._started
+        if not done or done >= total or seconds < _ETA_AFTER_S:
+            return "0:00:00" if self._done >= self._files else "-:--:--"
+        return clock_time(seconds * (total - done) / done)
 
 
-def _bar(console: Console) -> Progress:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+def _bar(console: Console, states: Sequence[Text]) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    return Progress(
+    class WithWorkers(Progress):
+        """A bar, and below it a line per worker."""
+
+        def get_renderables(self) -> Iterable[RenderableType]:
+            yield from super().get_renderables()
+            yield from list(states)
+
+    return WithWorkers(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rates]}"),
         TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
+        TextColumn("ETA {task.fields[left]}"),
         console=console,
         transient=True,
     )
@@ -137,21 +187,80 @@ def summary_table(summary: Summary, *, dry_run: bool = False) -> Table:
     table.add_column(overflow="fold")
     counts = ", ".join(f"{summary.files[status]} {status}" for status in ("encoded", "copied", "skipped", "failed"))
     table.add_row("files", f"{summary.planned}: {counts}")
+    if summary.earlier_files:
+        table.add_row("of these", f"{summary.earlier_files} by an earlier run, and unchanged since")
     table.add_row("frames", f"{summary.frames} ({megabytes(summary.pixel_bytes)} of pixels)")
     if summary.bytes_out:
         sizes = f"{megabytes(summary.bytes_in)} → {megabytes(summary.bytes_out)}"
         table.add_row("encoded files", f"{sizes}, ratio {summary.ratio:.2f}")
+        table.add_row("saved", _saved(summary))
         verified = f"{summary.verified_files} of {summary.files['encoded']} files, every sample compared"
         table.add_row("verified", verified if summary.verified_files else "no")
+    working = sum(summary.stage_seconds.values())
+    if working > 0 and summary.verified_files:
+        share = summary.stage_seconds.get("verify", 0.0) / working
+        table.add_row("verification", f"{share * 100:.0f} % of the time spent on files, over all threads")
     if summary.plugins:
         table.add_row("plug-ins", ", ".join(f"{label}: {n} frames" for label, n in summary.plugins.items()))
     if summary.fallbacks:
         table.add_row("fallbacks", ", ".join(f"{what}: {n} frames" for what, n in summary.fallbacks.items()))
+    for reason in _why_no_gpu(summary):
+        table.add_row("GPU not used", reason)
     for (status, reason), number in sorted(summary.reasons.items()):
         table.add_row(status, f"{number} × {reason}")
     rate = f", {summary.done / summary.seconds:.1f} files/s" if summary.seconds > 0 else ""
     table.add_row("time", f"{summary.seconds:.2f} s{rate}")
     return table
+
+
+def _saved(summary: Summary) -> str:
+    saved = summary.bytes_in - summary.bytes_out
+    if saved < 0:
+        return f"nothing: the outputs are {megabytes(-saved)} larger"
+    return f"{megabytes(saved)}, {saved / summary.bytes_in * 100:.0f} % of the files encoded"
+
+
+def _why_no_gpu(summary: Summary) -> Iterable[str]:
+    """Yield why frames that a GPU was to encode were encoded elsewhere."""
+    if summary.gpu_unused:
+        yield visible(summary.gpu_unused)
+    for what, frames in summary.fallbacks.items():
+        code = what.rpartition(": ")[2]
+        if code.startswith("device-"):
+            yield f"{CODES.get(code, code)}: {counted(frames, 'frame')}"
+
+
+def clock_time(seconds: float) -> str:
+    """Return a time span as hours, minutes and seconds: ``"1:02:03"``."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def show_merge(merge: Merge, console: Console, errors: Console) -> None:
+    """Show what came of joining reports: the summary, and on `errors` what does not add up."""
+
+    def named(sources: Sequence[str], count: int, what: str) -> None:
+        for source in sources:
+            errors.print(f"{what}: {visible(source)}", markup=False, highlight=False)
+        if count > len(sources):
+            errors.print(f"{what}: {count - len(sources)} more", markup=False, highlight=False)
+
+    for note in merge.notes:
+        errors.print(f"gpuenc: {visible(note)}", markup=False, highlight=False)
+    named(merge.named_conflicts, merge.conflicts, "outcomes that contradict each other")
+    named(merge.named_missing, merge.missing, "missing")
+    if merge.conflicts:
+        text = f"gpuenc: nothing was written: {counted(merge.conflicts, 'source')} with outcomes at odds"
+        errors.print(text, markup=False, highlight=False)
+        return
+    table = summary_table(merge.summary)
+    table.add_row("superseded", f"{counted(merge.superseded, 'outcome')} by a later one")
+    table.add_row("repeated", counted(merge.repeated, "line"))
+    if merge.missing:
+        table.add_row("missing", f"{counted(merge.missing, 'file')} without an outcome")
+    if merge.unexpected:
+        table.add_row("unexpected", f"{counted(merge.unexpected, 'file')} not in the manifest")
+    console.print(table, markup=False, highlight=False)
 
 
 def megabytes(count: int) -> str:

@@ -6,12 +6,19 @@ import contextlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, NoReturn, cast, get_args
+
+from gpuenc.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 Status = Literal["encoded", "copied", "skipped", "failed"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+# A longer line would be a record of more than a million frames.
+_LINE_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +104,6 @@ class Record:
         return line.encode("utf-8", "backslashreplace").decode()
 
 
-_FIELDS = frozenset(field.name for field in fields(Record))
-
-
-def record_of(values: Mapping[str, Any]) -> Record:
-    """Return the record that a line of JSON holds; what later versions may add to it is left out."""
-    known = {name: value for name, value in values.items() if name in _FIELDS}
-    return Record(**known | {"crc32": tuple(known.get("crc32", ()))})
-
-
 class ReportFile:
     """A file of JSON Lines, written as the job goes on, so that it is complete up to any interruption.
 
@@ -149,6 +147,8 @@ class Summary:
         Files found; of these, done by an earlier run of the job.
     stopped : str
         Why it ended early: ``"interrupted"`` or ``"disk-full"``.
+    gpu_unused : str
+        Why no GPU was used although one could be, in a sentence.
     """
 
     files: Counter[str] = field(default_factory=Counter)
@@ -159,11 +159,13 @@ class Summary:
     bytes_in: int = 0
     bytes_out: int = 0
     pixel_bytes: int = 0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
     verified_files: int = 0
     seconds: float = 0.0
     planned: int = 0
     earlier_files: int = 0
     stopped: str = ""
+    gpu_unused: str = ""
 
     def add(self, record: Record) -> None:
         """Count one file."""
@@ -172,6 +174,8 @@ class Summary:
             self.reasons[record.status, record.reason] += 1
         self.plugins.update(record.plugins)
         self.fallbacks.update(record.fallbacks)
+        for stage, seconds in record.stage_seconds.items():
+            self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
         self.frames += record.frames
         self.pixel_bytes += record.pixel_bytes
         self.verified_files += record.verified
@@ -193,3 +197,131 @@ class Summary:
     def ratio(self) -> float:
         """Bytes of the sources encoded, divided by bytes of their outputs; 0 where nothing was encoded."""
         return self.bytes_in / self.bytes_out if self.bytes_out else 0.0
+
+
+class Line(NamedTuple):
+    """One line of a report: where it begins, its bytes without the line's end, and the record that it holds."""
+
+    offset: int
+    data: bytes
+    record: Record
+
+
+def read_records(path: Path, notes: list[str] | None = None) -> Iterator[Record]:
+    """Yield the records of a report, one at a time.
+
+    A last line that is cut off, as a job that was killed leaves it, is left out; fields of later versions are ignored.
+
+    Parameters
+    ----------
+    path : Path
+        What `--report` wrote, or several such files one after the other.
+    notes : list of str, optional
+        Is told in one line what was left out.
+
+    Raises
+    ------
+    SourceError
+        ``unreadable-source``, or ``not-a-report`` with the number of the line that is no record.
+    """
+    for line in read_lines(path, notes):
+        yield line.record
+
+
+def read_lines(path: Path, notes: list[str] | None = None) -> Iterator[Line]:
+    """Yield the records of a report with their lines; see `read_records`."""
+    try:
+        with path.open("rb") as stream:
+            offset = 0
+            for number, data in enumerate(iter(lambda: stream.readline(_LINE_BYTES), b""), 1):
+                ended = data.endswith(b"\n")
+                record = record_of(data)
+                if record is None:
+                    if ended or len(data) == _LINE_BYTES or not _may_be_cut(data, number):
+                        _demand_report(path, number)
+                    if notes is not None:
+                        notes.append(f"{path}: line {number} is cut off and left out")
+                    return
+                yield Line(offset, data.rstrip(b"\r\n"), record)
+                offset += len(data)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise SourceError(f"{path} cannot be read: {reason}", code="unreadable-source") from None
+
+
+def _demand_report(path: Path, number: int) -> NoReturn:
+    what = f"line {number} is no record" if number > 1 else "it does not begin with a record"
+    raise SourceError(f"{path} is no report of gpuenc: {what}", code="not-a-report")
+
+
+def _may_be_cut(data: bytes, number: int) -> bool:
+    """Say whether a last line without an end can be the beginning of a record, or the zeros of a lost page."""
+    begun = ReportFile.BEGINNING
+    return data[: len(begun)] == begun[: len(data)] or (number > 1 and (data[:1] == b"{" or not data.strip(b"\0")))
+
+
+def record_of(line: bytes | str) -> Record | None:
+    """Return the record that a line holds, or None if it holds none."""
+    try:
+        values = json.loads(line)
+        if not isinstance(values, dict):
+            return None
+        return Record(**{name: check(values[name]) for name, check in _FIELDS.items() if name in values})
+    except (
+        AttributeError,
+        ValueError,
+        TypeError,
+        RecursionError,
+    ):  # no JSON, no UTF-8, a field of another kind, or one is missing
+        return None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _status(value: Any) -> Status:
+    if value not in STATUSES:
+        raise ValueError
+    return cast("Status", value)
+
+
+def _count(value: Any) -> int:
+    # As wide as any file system counts; sums of them stay exact.
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value < 1e12:  # NaN is neither
+        raise ValueError
+    return float(value)
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError
+    return tuple(map(_text, value))
+
+
+# What JSON may hold for each kind of field.
+_KINDS: dict[str, Callable[[Any], Any]] = {
+    "str": _text,
+    "Status": _status,
+    "int": _count,
+    "float": _seconds,
+    "bool": _truth,
+    "dict[str, int]": lambda value: {_text(key): _count(number) for key, number in value.items()},
+    "dict[str, float]": lambda value: {_text(key): _seconds(number) for key, number in value.items()},
+    "tuple[str, ...]": _texts,
+}
+_FIELDS = {each.name: _KINDS[str(each.type)] for each in fields(Record)}

@@ -12,6 +12,7 @@ from gpuenc.targets import Target
 
 if TYPE_CHECKING:
     from gpuenc.plugins import Plugin
+    from gpuenc.verification import Verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +29,18 @@ class Job:
         What frames become.
     plugin : str
         Label of the only plug-in to use; empty for all.
-    device : {'auto', 'cpu', 'gpu'}
+    device : {'auto', 'cpu', 'gpu'} or int
+        As for `Encoder.encode`.
+    device_memory_bytes : int, optional
         As for `Encoder.encode`.
     jobs : int
         Files in work at once.
     lanes : int, optional
         Most threads for the frames of one large file; by default one per usable core.
-    verify : bool
-        Decode lossless outputs again and compare every sample.
+    verify : {'all', 'independent', 'none'}
+        Decode lossless outputs again, and compare every sample; see `gpuenc.engine.encode_frames`.
+    verify_share : float
+        Of how many files, from 0 to 1; the same ones whenever the job is run.
     keep_lossy : bool
         Copy files that are lossy already instead of encoding them again.
     whole_cells : bool
@@ -69,10 +74,12 @@ class Job:
     destination: Path
     target: Target
     plugin: str = ""
-    device: str = "auto"
+    device: str | int = "auto"
+    device_memory_bytes: int | None = None
     jobs: int = 1
     lanes: int | None = None
-    verify: bool = True
+    verify: Verify = "all"
+    verify_share: float = 1.0
     keep_lossy: bool = True
     whole_cells: bool = False
     extended_offsets: bool = False
@@ -96,6 +103,7 @@ class Job:
             "output": os.path.abspath(self.destination),
             "target": _described(self.target),
             "--plugin": self.plugin,
+            "--verify": self.verify if self.verify_share >= 1 else f"sample={self.verify_share:.6%}",
             "--lossy-sources": "keep" if self.keep_lossy else "encode",
             "--out-of-range": "whole-cells" if self.whole_cells else "keep",
             "--extended-offsets": str(self.extended_offsets),

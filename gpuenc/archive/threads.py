@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gpuenc.archive.pool import QUEUED_PER_FILE
 from gpuenc.archive.transcode import Interrupted, transcode_file
 from gpuenc.gathering import Gathering
-from gpuenc.registry import chain
+from gpuenc.registry import chain, why_on_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,9 @@ class Threads:
         plugins: list[Plugin] = []
         # Where nothing can encode, each file's record says so.
         with contextlib.suppress(ValueError, RuntimeError):
-            plugins = chain(job.target.syntax, job.plugin, device=job.device)
+            plugins = chain(
+                job.target.syntax, job.plugin, device=job.device, device_memory_bytes=job.device_memory_bytes
+            )
         self._gathering = Gathering(plugins)
         self._job = job = job if job.plugins else replace(job, plugins=self._gathering.plugins)
         self._abort = threading.Event()
@@ -54,6 +56,11 @@ class Threads:
     def outstanding(self) -> int:
         """Tasks that were given and have no outcome yet."""
         return len(self._futures)
+
+    @property
+    def gpu_unused(self) -> str:
+        """Why no GPU is used although one could be."""
+        return why_on_cpu(self._job.target.syntax, self._job.device, self._job.plugin)
 
     def demand_ready(self) -> None:
         """Nothing has to be waited for."""

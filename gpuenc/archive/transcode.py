@@ -6,9 +6,10 @@ import contextlib
 import logging
 import os
 import time
+import zlib
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from gpuenc.dicom.atomic import DISK_FULL, copy_file
 from gpuenc.dicom.attributes import changes, moves_overlays, with_ratio
 from gpuenc.dicom.cells import encoded_format
 from gpuenc.dicom.decoding import frame_decoder
+from gpuenc.dicom.digests import file_digest
 from gpuenc.dicom.header import header, trailer
 from gpuenc.dicom.overlays import EmbeddedOverlays
 from gpuenc.dicom.source import DicomFile
@@ -35,7 +37,7 @@ from gpuenc.syntaxes import keeps_jpeg
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from gpuenc.archive.scan import Item
     from gpuenc.coding import Coding
@@ -198,6 +200,41 @@ def _memory_bytes(source: DicomFile, job: Job) -> int:
     return max(one, job.budget.total_bytes // 2) if source.native_bytes >= _SPREAD_BYTES else one
 
 
+@dataclass(slots=True)
+class _Tally:
+    """What was encoded of a file so far, and where the time went."""
+
+    plugins: Counter[str] = field(default_factory=Counter)
+    fallbacks: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+    crc32: list[str] = field(default_factory=list)
+    verified: int = 0
+    encoded_bytes: int = 0
+
+    def add(self, result: Encoded) -> None:
+        """Count one frame."""
+        self.encoded_bytes += len(result.codestream)
+        self.verified += result.verified
+        self.plugins[result.plugin] += 1
+        self.fallbacks.update(f"{failure.plugin}: {failure.code}" for failure in result.refused)
+        if result.crc32 is not None:
+            self.crc32.append(f"{result.crc32:08x}")
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Count the time until the context ends."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begun
+
+    def stages(self, seconds: float) -> dict[str, float]:
+        """Return the time of each stage; what is left of the file's time is counted as reading."""
+        read = max(0.0, seconds - sum(self.seconds.values()))
+        return {stage: round(spent, 6) for stage, spent in {"read": read, **self.seconds}.items()}
+
+
 def _written(
     source: DicomFile, work: _Work, target: Target, cells: FrameFormat, wanted: Coding, memory_bytes: int
 ) -> Record:
@@ -205,9 +242,8 @@ def _written(
     found = changes(source, cells, target, wanted)
     overlays = EmbeddedOverlays(source.attributes, cells.overlay_bits) if moves_overlays(cells, wanted) else None
     _make_folder(item.destination.parent)
-    plugins: Counter[str] = Counter()
-    fallbacks: Counter[str] = Counter()
-    verified = 0
+    begun = time.perf_counter()
+    tally = _Tally()
     with (
         OutputFile(
             item.destination,
@@ -215,22 +251,20 @@ def _written(
             target.syntax,
             source.number_of_frames,
             cells=cells,
+            coding=wanted,
             extended_offsets=job.extended_offsets,
             overwrite=job.overwrite or job.in_place or item.replaces,
             fsync=job.durability != "none",
         ) as output,
-        closing(_results(source, job, target, wanted, overlays, memory_bytes)) as results,
+        closing(_results(source, job, target, wanted, overlays, memory_bytes, tally.seconds)) as results,
     ):
-        encoded_bytes = 0
         for result in results:
             work.check()
             if isinstance(result, Failure):
                 raise error_of(result)
-            output.put(result.codestream)
-            encoded_bytes += len(result.codestream)
-            verified += result.verified
-            plugins[result.plugin] += 1
-            fallbacks.update(f"{failure.plugin}: {failure.code}" for failure in result.refused)
+            with tally.timed("write"):
+                output.put(result.codestream)
+            tally.add(result)
         final = None
         if overlays or not wanted.lossless:
             if overlays:
@@ -242,9 +276,12 @@ def _written(
                     overlays=overlays.data(),
                     sop_instance_uid=found.sop_instance_uid,
                 )
-            final = header(source, with_ratio(found, source, encoded_bytes), target.syntax.uid)
+            final = header(source, with_ratio(found, source, tally.encoded_bytes), target.syntax.uid)
+        source_digest = ""
+        with contextlib.suppress(FileNotFoundError):  # it vanished after it was read whole
+            source_digest = file_digest(item.source, check=work.check)
         work.demand_unchanged()
-        with inplace.kept(item, job):
+        with tally.timed("write"), inplace.kept(item, job):
             summary = output.finish(final, trailer(source))
     return _record(
         work,
@@ -252,12 +289,16 @@ def _written(
         message="; ".join(source.notes),
         destination=str(item.destination),
         source_syntax=source.syntax,
-        plugins=dict(plugins),
-        fallbacks=dict(fallbacks),
+        plugins=dict(tally.plugins),
+        fallbacks=dict(tally.fallbacks),
         frames=source.number_of_frames,
         bytes_out=summary.bytes_written,
+        source_digest=source_digest,
+        output_digest=summary.digest,
         pixel_bytes=source.native_bytes,
-        verified=verified == source.number_of_frames,
+        verified=tally.verified == source.number_of_frames,
+        crc32=tuple(tally.crc32),
+        stage_seconds=tally.stages(time.perf_counter() - begun),
     )
 
 
@@ -268,6 +309,7 @@ def _results(
     wanted: Coding,
     overlays: EmbeddedOverlays | None,
     memory_bytes: int,
+    seconds: dict[str, float],
 ) -> Generator[Encoded | Failure]:
     decode = frame_decoder()
     frames = source.frames(expand=wanted.expand)
@@ -276,12 +318,18 @@ def _results(
     return engine.encode_frames(
         frames,
         target,
-        job.plugins or chain(target.syntax, job.plugin, device=job.device),
+        job.plugins or chain(target.syntax, job.plugin, device=job.device, device_memory_bytes=job.device_memory_bytes),
         threads=job.lanes if source.native_bytes >= _SPREAD_BYTES else 1,
         memory_bytes=memory_bytes,
-        verify=job.verify,
+        verify=job.verify if _is_chosen(source.path, job.verify_share) else "none",
         decode=decode,
+        seconds=seconds,
     )
+
+
+def _is_chosen(path: str, share: float) -> bool:
+    """Whether a file is among those that are verified, where not all are."""
+    return share >= 1 or zlib.crc32(os.fsencode(path)) < share * (1 << 32)
 
 
 def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Record:
@@ -293,16 +341,17 @@ def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Re
         work.check()
         work.demand_unchanged()
 
-    size = work.stamp.size_bytes
+    size, digest = work.stamp.size_bytes, ""
     if not job.dry_run:
         _make_folder(item.destination.parent)
-        size = copy_file(
+        copy = copy_file(
             item.source,
             item.destination,
             overwrite=job.overwrite or item.replaces,
             fsync=job.durability != "none",
             check=check,
         )
+        size, digest = copy.bytes_written, copy.digest
     return _record(
         work,
         "copied",
@@ -311,6 +360,8 @@ def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Re
         destination=str(item.destination),
         source_syntax=source_syntax,
         bytes_out=size,
+        source_digest=digest,
+        output_digest=digest,
     )
 
 

@@ -28,3 +28,52 @@ class Watcher:
 
     def finish(self, summary: Summary) -> None:
         """The job is over."""
+
+
+class Several(Watcher):
+    """One watcher that tells others, in their order.
+
+    Parameters
+    ----------
+    *watchers : Watcher
+        Whom to tell. What one raises ends the job, as if it were alone; all are told of the end nevertheless.
+    """
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self._watchers = watchers
+
+    def start(self, files: int, bytes_total: int) -> None:
+        """Tell all how much there is to do."""
+        for watcher in self._watchers:
+            watcher.start(files, bytes_total)
+
+    def planned(self, files: int, bytes_total: int) -> None:
+        """Tell all how much was found so far."""
+        for watcher in self._watchers:
+            watcher.planned(files, bytes_total)
+
+    def earlier(self, record: Record) -> None:
+        """Tell all of a file of an earlier run."""
+        for watcher in self._watchers:
+            watcher.earlier(record)
+
+    def done(self, record: Record) -> None:
+        """Tell all of one file."""
+        for watcher in self._watchers:
+            watcher.done(record)
+
+    def workers(self, states: list[str]) -> None:
+        """Tell all what the workers do."""
+        for watcher in self._watchers:
+            watcher.workers(states)
+
+    def finish(self, summary: Summary) -> None:
+        """Tell all that it is over; the first error is raised once all know."""
+        first: BaseException | None = None
+        for watcher in self._watchers:
+            try:
+                watcher.finish(summary)
+            except BaseException as error:  # noqa: BLE001  # raised below
+                first = first or error
+        if first:
+            raise first

@@ -18,7 +18,7 @@ from gpuenc.archive.locks import worker_of
 from gpuenc.archive.transcode import Interrupted, transcode_file
 from gpuenc.errors import EncodeFailed, GpuencError, InvalidOption
 from gpuenc.gathering import Gathering
-from gpuenc.registry import chain
+from gpuenc.registry import chain, why_on_cpu
 
 if TYPE_CHECKING:
     from gpuenc.archive.pool import Task
@@ -55,7 +55,9 @@ class _Worker:
     def run(self) -> None:
         job = self._job
         try:
-            plugins = chain(job.target.syntax, job.plugin, device=job.device)
+            plugins = chain(
+                job.target.syntax, job.plugin, device=job.device, device_memory_bytes=job.device_memory_bytes
+            )
         except GpuencError as error:
             return self._say("refused", error.code, str(error))
         except ValueError as error:
@@ -68,7 +70,8 @@ class _Worker:
         if job.lanes is None and at_once > 1:
             at_once = file_threads(shared, job.target, job.budget.total_bytes, at_once - FILES_BEYOND_CORES)
         self._job = replace(job, plugins=shared, jobs=at_once)
-        self._say("ready", at_once)
+        no_gpu = why_on_cpu(job.target.syntax, job.device, job.plugin)
+        self._say("ready", at_once, no_gpu)
         return self._obey()
 
     def _obey(self) -> None:

@@ -89,6 +89,7 @@ class Workers:
         self._deaths = 0
         self._stopped = False
         self._started = 0
+        self.gpu_unused = ""
         self._start()
 
     @property
@@ -235,6 +236,7 @@ class Workers:
                 kind, number, *rest = worker.pipe.recv()
                 if kind == "ready":
                     worker.ready, worker.files_at_once = True, number
+                    self.gpu_unused = rest[0]
                 elif kind == "refused":
                     raise JobError(rest[0], code=number)
                 elif kind == "begin":

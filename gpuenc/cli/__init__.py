@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gpuenc._version import __version__
-from gpuenc.cli import about
+from gpuenc.cli import about, reports, verify
 from gpuenc.cli import plan as planning
 from gpuenc.cli import transcode as transcoding
 from gpuenc.cli.terminal import Exit, console, flush_quietly
@@ -18,6 +18,9 @@ from gpuenc.cli.terminal import Exit, console, flush_quietly
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(transcoding.transcode)
 app.command()(planning.plan)
+app.command()(verify.verify)
+app.command()(reports.report)
+app.command("merge-reports")(reports.merge_reports)
 app.command()(about.syntaxes)
 app.command()(about.doctor)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from gpuenc.archive.report import ReportFile
     from gpuenc.archive.request import Job
     from gpuenc.targets import Target
+    from gpuenc.verification import Verify
 
 _MOST_RESERVE_BYTES = 10**9
 _CORES_PER_WORKER = 4
@@ -43,6 +45,17 @@ def target_of(
         )
     except GpuencError as error:
         give_up(str(error), Exit.USAGE)
+
+
+def verification_of(text: str) -> tuple[Verify, float]:
+    """Return what is verified, and of what share of the files; end with 2 where the text says neither."""
+    known: dict[str, Verify] = {"all": "all", "independent": "independent", "none": "none"}
+    if text in known:
+        return known[text], 1.0
+    share = re.fullmatch(r"sample=(\d+(?:\.\d+)?)%", text)
+    if not share or not 0 < float(share[1]) <= 100:
+        give_up(f"--verify is all, independent, none or a share such as sample=1%, not '{text}'", Exit.USAGE)
+    return "all", float(share[1]) / 100
 
 
 def place_of(
@@ -93,10 +106,8 @@ def demand_job(job: Job) -> None:
     _demand_sources(job)
     if job.plugin and not job.target.syntax.encapsulated:
         give_up(f"{job.target.syntax.name} is written without a plug-in; leave out --plugin", Exit.USAGE)
-    if job.in_place and not (job.verify and job.target.lossless):
-        give_up(
-            "--in-place is only for outputs that are verified: lossless ones, and not with --verify none", Exit.USAGE
-        )
+    if job.in_place and not (job.verify != "none" and job.verify_share >= 1 and job.target.lossless):
+        give_up("--in-place is only for outputs that are verified: lossless ones, and all of them", Exit.USAGE)
     if not job.workers:
         _demand_plugin(job)
     if os.path.lexists(job.destination) and not os.path.isdir(job.destination):

@@ -9,21 +9,6 @@ from typing import Annotated
 import typer
 
 
-class Device(StrEnum):
-    """Where to encode."""
-
-    AUTO = "auto"
-    GPU = "gpu"
-    CPU = "cpu"
-
-
-class Verify(StrEnum):
-    """What to decode again and compare."""
-
-    ALL = "all"
-    NONE = "none"
-
-
 class LossySources(StrEnum):
     """What happens to files whose pixels already are lossy."""
 
@@ -50,7 +35,17 @@ Sources = Annotated[
 ]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the outputs; mirrors the sources.")]
 To = Annotated[str, typer.Option("--to", help="Transfer syntax: a name from `gpuenc syntaxes` or a UID.")]
-WhichDevice = Annotated[Device, typer.Option("--device", help="Where to encode.")]
+WhichDevice = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="[auto|gpu|cpu|INDEX]",
+        help="Where to encode: all GPUs if there are any, else the CPU; or one.",
+    ),
+]
+DeviceMemory = Annotated[
+    int, typer.Option("--device-memory", min=0, help="Most MB of each GPU's memory; 0 for a quarter of what is free.")
+]
 PluginLabel = Annotated[str, typer.Option("--plugin", help="Label of the only plug-in to use.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=0, help="Files at once; 0 for two more than cores.")]
 WorkerCount = Annotated[
@@ -67,7 +62,13 @@ Ratio = Annotated[float | None, typer.Option("--ratio", help="JPEG 2000 and HTJ2
 Near = Annotated[int, typer.Option("--near", help="JPEG-LS: largest error of a sample.")]
 Lossless = Annotated[bool, typer.Option("--lossless", help="Lossless, where the syntax can be either.")]
 WhatToVerify = Annotated[
-    Verify, typer.Option("--verify", help="Decode lossless outputs again and compare every sample.")
+    str,
+    typer.Option(
+        "--verify",
+        metavar="[all|independent|sample=N%|none]",
+        help="Decode lossless outputs again and compare every sample: of all files, by a decoder of another code base, "
+        "or of N % of the files.",
+    ),
 ]
 WithLossySources = Annotated[
     LossySources,
@@ -93,6 +94,12 @@ Reserve = Annotated[
     ),
 ]
 Report = Annotated[Path | None, typer.Option("--report", help="Write one line of JSON per file here.")]
+Metrics = Annotated[
+    str,
+    typer.Option(
+        "--metrics", metavar="PORT|FILE", help="Numbers for Prometheus: a port, HOST:PORT, or a file named *.prom."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the job that was interrupted.")]
 InPlace = Annotated[

@@ -12,8 +12,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from gpuenc.cli import options as given
-from gpuenc.cli.jobs import demand_job, place_of, target_of, with_resources
-from gpuenc.cli.options import LossySources, OutOfRange, Verify
+from gpuenc.cli.jobs import demand_job, place_of, target_of, verification_of, with_resources
+from gpuenc.cli.options import LossySources, OutOfRange
 from gpuenc.cli.terminal import Exit, give_up, show, stop_on_signals
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def plan(
     ratio: given.Ratio = None,
     near: given.Near = 0,
     lossless: given.Lossless = False,
-    verify: given.WhatToVerify = Verify.ALL,
+    verify: given.WhatToVerify = "all",
     lossy_sources: given.WithLossySources = LossySources.KEEP,
     out_of_range: given.WithOutOfRange = OutOfRange.KEEP,
     extended_offsets: given.ExtendedOffsets = False,
@@ -53,12 +53,14 @@ def plan(
         from gpuenc.errors import JobError
 
         found = tuple(source.absolute() for source in sources or ())
+        how_to_verify, verify_share = verification_of(verify)
         job = Job(
             sources=found,
             destination=place_of(found, output, in_place=in_place, backup=backup, no_backup=no_backup).absolute(),
             target=target_of(to, quality, psnr, ratio, near, lossless),
             plugin=plugin,
-            verify=verify is Verify.ALL,
+            verify=how_to_verify,
+            verify_share=verify_share,
             keep_lossy=lossy_sources is LossySources.KEEP,
             whole_cells=out_of_range is OutOfRange.WHOLE_CELLS,
             extended_offsets=extended_offsets,

@@ -60,6 +60,19 @@ def give_up(message: str, code: Exit) -> NoReturn:
 
 
 @contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turn what cannot be done into a line and an exit code."""
+    from gpuenc.errors import DestinationError, GpuencError
+
+    try:
+        yield
+    except DestinationError as error:
+        give_up(str(error), Exit.ENVIRONMENT)
+    except GpuencError as error:
+        give_up(str(error), Exit.NO_INPUT if error.code == "unreadable-source" else Exit.USAGE)
+
+
+@contextlib.contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
     """Let the first Ctrl-C (or SIGTERM, or the terminal's end) set an event, and a second one end the process."""
     stop = threading.Event()

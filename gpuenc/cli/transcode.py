@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from gpuenc.cli import options as given
-from gpuenc.cli.jobs import demand_job, place_of, report_at, target_of, with_resources
-from gpuenc.cli.options import Device, Durability, LossySources, OutOfRange, Verify
-from gpuenc.cli.terminal import Exit, console, errors, give_up, stop_on_signals
+from gpuenc.cli.jobs import demand_job, place_of, report_at, target_of, verification_of, with_resources
+from gpuenc.cli.options import Durability, LossySources, OutOfRange
+from gpuenc.cli.terminal import Exit, console, errors, give_up, stop_on_signals, told
 
 if TYPE_CHECKING:
     import threading
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from gpuenc.archive.report import Summary
     from gpuenc.archive.request import Job
     from gpuenc.archive.scan import Item
+    from gpuenc.archive.watcher import Watcher
 
 
 # What is wrong with what was asked for, and what did not come out right; the rest is the machine's.
@@ -37,7 +39,8 @@ def transcode(
     sources: given.Sources = None,
     output: given.Output = None,
     to: given.To = "",
-    device: given.WhichDevice = Device.AUTO,
+    device: given.WhichDevice = "auto",
+    device_memory: given.DeviceMemory = 0,
     plugin: given.PluginLabel = "",
     jobs: given.Jobs = 0,
     workers: given.WorkerCount = None,
@@ -46,7 +49,7 @@ def transcode(
     ratio: given.Ratio = None,
     near: given.Near = 0,
     lossless: given.Lossless = False,
-    verify: given.WhatToVerify = Verify.ALL,
+    verify: given.WhatToVerify = "all",
     lossy_sources: given.WithLossySources = LossySources.KEEP,
     out_of_range: given.WithOutOfRange = OutOfRange.KEEP,
     extended_offsets: given.ExtendedOffsets = False,
@@ -54,6 +57,7 @@ def transcode(
     durability: given.WithDurability = Durability.FILE,
     reserve: given.Reserve = -1,
     report: given.Report = None,
+    metrics: given.Metrics = "",
     overwrite: given.Overwrite = False,
     resume: given.Resume = False,
     manifest: given.ManifestToDo = None,
@@ -76,13 +80,15 @@ def transcode(
             if shard:
                 give_up("--shard belongs to --manifest", Exit.USAGE)
             found = tuple(sources or ())
+            how_to_verify, verify_share = verification_of(verify)
             job, items, name = (
                 Job(
                     sources=found,
                     destination=place_of(found, output, in_place=in_place, backup=backup, no_backup=no_backup),
                     target=target_of(to, quality, psnr, ratio, near, lossless),
                     plugin=plugin,
-                    verify=verify is Verify.ALL,
+                    verify=how_to_verify,
+                    verify_share=verify_share,
                     keep_lossy=lossy_sources is LossySources.KEEP,
                     whole_cells=out_of_range is OutOfRange.WHOLE_CELLS,
                     extended_offsets=extended_offsets,
@@ -95,7 +101,8 @@ def transcode(
             )
         job = replace(
             job,
-            device=str(device),
+            device=device,
+            device_memory_bytes=device_memory * 10**6 or None,
             durability=str(durability),
             report=report,
             resume=resume,
@@ -104,7 +111,7 @@ def transcode(
         )
         job = with_resources(job, jobs=jobs, workers=workers, memory=memory, reserve=reserve)
         demand_job(job)
-        _end(_run(job, items, stop))
+        _end(_run(job, items, stop, metrics), is_share=bool(shard))
 
 
 def _share_of(path: Path, shard: str) -> tuple[Job, Iterable[Item], str]:
@@ -120,14 +127,21 @@ def _share_of(path: Path, shard: str) -> tuple[Job, Iterable[Item], str]:
     return manifest.job, manifest.items(share), share.name
 
 
-def _run(job: Job, items: Iterable[Item] | None, stop: threading.Event) -> Summary:
+def _run(job: Job, items: Iterable[Item] | None, stop: threading.Event, metrics: str) -> Summary:
     from gpuenc.archive.job import run
     from gpuenc.archive.progress import Display
+    from gpuenc.archive.watcher import Several
     from gpuenc.errors import JobError
 
-    with report_at(job.report) as report_file:
+    with report_at(job.report) as report_file, contextlib.ExitStack() as stack:
+        watcher: Watcher = Display(console, errors, report_file, dry_run=job.dry_run)
+        if metrics:
+            from gpuenc.archive.metrics import metrics_watcher
+
+            with told():
+                watcher = Several(watcher, stack.enter_context(metrics_watcher(metrics)))
         try:
-            summary = run(job, Display(console, errors, report_file, dry_run=job.dry_run), stop, items)
+            summary = run(job, watcher, stop, items)
         except JobError as error:
             give_up(str(error), _EXITS.get(error.code, Exit.ENVIRONMENT))
         if report_file and report_file.problem and not summary.stopped:
@@ -135,11 +149,11 @@ def _run(job: Job, items: Iterable[Item] | None, stop: threading.Event) -> Summa
     return summary
 
 
-def _end(summary: Summary) -> NoReturn:
+def _end(summary: Summary, *, is_share: bool) -> NoReturn:
     if summary.stopped == "disk-full":
         give_up("there is no room left: make some, then go on with --resume", Exit.ENVIRONMENT)
     if summary.stopped:
         raise typer.Exit(Exit.INTERRUPTED)
-    if summary.planned == 0:
+    if summary.planned == 0 and not is_share:
         give_up("the sources hold no files", Exit.NO_INPUT)
     raise typer.Exit(Exit.SOME_FAILED if summary.files["failed"] else Exit.OK)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gpuenc.syntaxes import Family
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
-_SOF55, _EOI, _SOS, _APP0, _APP8, _APP14 = 0xF7, 0xD9, 0xDA, 0xE0, 0xE8, 0xEE
+_SOF55, _EOI, _SOS, _DRI, _APP0, _APP8, _APP14 = 0xF7, 0xD9, 0xDA, 0xDD, 0xE0, 0xE8, 0xEE
 # C4, C8 and CC are DHT, JPG and DAC (T.81 table B.1).
 _SOFS = {code: code - 0xC0 for code in range(0xC0, 0xD0) if code not in (0xC4, 0xC8, 0xCC)} | {_SOF55: 55}
 _LOSSLESS_SOFS = (3, 7, 11, 15)
@@ -23,6 +23,8 @@ _JPEG_LS = 55
 _WITHOUT_LENGTH = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))
 _FRAME = struct.Struct(">BHHB")
 _FILL = re.compile(rb"\xff+")
+# Without a restart interval, RSTn belongs nowhere in the data either.
+_ANY_MARKER = re.compile(rb"\xff[\x01-\xfe]")
 # In entropy-coded data, FF is followed by 00 (T.81 B.1.1.5), or for JPEG-LS by a byte below 80 (T.87 stuffs a 0 bit).
 _NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _NEXT_MARKER_LS = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
@@ -100,6 +102,31 @@ def parse(codestream: bytes, family: Family) -> StreamInfo:
         adobe_transform=adobe,
         hp_transform=hp,
     )
+
+
+def has_stray_marker(jpeg: bytes) -> bool:
+    """Return whether a marker stands among the data of the scan that completes the components, or comes behind it.
+
+    Decoders make up what they miss behind it. Only for sequential Huffman coding, where that scan is the last.
+
+    Parameters
+    ----------
+    jpeg : bytes
+        One whose markers `parse` has read, up to and with its EOI.
+    """
+    components = scanned = position = 0
+    marker = _ANY_MARKER
+    for code, start, end in _segments(jpeg):
+        if code in _SOFS:
+            components = jpeg[start + 5]
+        elif code == _DRI:
+            marker = _NEXT_MARKER if any(jpeg[start:end]) else _ANY_MARKER
+        elif code == _SOS:
+            scanned, position = scanned + jpeg[start], end
+            if scanned >= components:
+                break
+    found = marker.search(jpeg, position)
+    return found is None or found.start() != len(jpeg) - len(EOI)
 
 
 def _scan(codestream: bytes, start: int, end: int) -> tuple[int, tuple[int, int]]:

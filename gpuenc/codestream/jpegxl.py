@@ -9,7 +9,7 @@ from gpuenc.errors import WrongCodestream
 
 _SIGNATURE = b"\xff\x0a"
 _CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
-_HEADER_BYTES = 256  # far more than the bundles read here can take
+HEADER_BYTES = 256  # far more than the bundles read here can take
 # Distributions of a U32: (bits, offset) for each value of the selector.
 _SIZE = ((9, 1), (13, 1), (18, 1), (30, 1))
 _ENUM = ((0, 0), (0, 1), (4, 2), (6, 18))
@@ -57,14 +57,15 @@ def parse(codestream: bytes) -> StreamInfo:
     Raises
     ------
     WrongCodestream
-        Not JPEG XL, cut off in its header, or with what no DICOM frame has: further channels, a preview, animation.
+        Not JPEG XL, cut off in its header, or with what no DICOM frame has: further channels, a preview, animation, a
+        second codestream in the container or behind it.
     """
     if codestream.startswith(_CONTAINER):
         boxes = _boxes(codestream)
-        data = b"".join(codestream[start : min(end, start + _HEADER_BYTES)] for start, end in boxes.pieces[:8])
+        data = b"".join(codestream[start : min(end, start + HEADER_BYTES)] for start, end in boxes.pieces[:8])
         ends_properly, length = boxes.end is not None, boxes.end or len(codestream)
     else:
-        boxes, data, ends_properly, length = None, codestream[:_HEADER_BYTES], None, len(codestream)
+        boxes, data, ends_properly, length = None, codestream[:HEADER_BYTES], None, len(codestream)
     if not data.startswith(_SIGNATURE):
         raise WrongCodestream(f"a JPEG XL codestream begins with ff0a, not with {data[:2].hex() or 'nothing'}")
     bits = _Bits(data[2:])
@@ -105,6 +106,21 @@ def parse(codestream: bytes) -> StreamInfo:
     )
 
 
+def begins(head: bytes, rows: int, columns: int) -> bool:
+    """Return whether the first bytes of a fragment are those of a codestream of this size, or of a container.
+
+    Nothing marks the end of a bare codestream, and decoders stop there without a word: what lies behind is seen only by
+    how it begins. The signature alone, two bytes, may be there by chance; with the image's own size behind it, hardly.
+    """
+    if head.startswith(_CONTAINER):
+        return True
+    try:
+        info = parse(head)
+    except WrongCodestream:
+        return False
+    return (info.rows, info.columns) == (rows, columns)
+
+
 def unbox(codestream: bytes) -> bytes:
     """Return the bare codestream of a JPEG XL container; the same object if it is bare already.
 
@@ -114,7 +130,7 @@ def unbox(codestream: bytes) -> bytes:
     Raises
     ------
     WrongCodestream
-        The boxes are cut off or hold no codestream.
+        The boxes are cut off, or hold no codestream or several.
     """
     if not codestream.startswith(_CONTAINER):
         return codestream
@@ -151,6 +167,8 @@ def _boxes(codestream: bytes) -> _Boxes:
             length = size - position
         if length < start or position + length > size:
             break
+        if (kind == b"JXL " and position) or (kind == b"jxlc" and pieces):
+            raise WrongCodestream("a JPEG XL container holds, or is followed by, a second codestream")
         if kind == b"jxlc":
             pieces.append((position + start, position + length))
         elif kind == b"jxlp":

@@ -183,7 +183,7 @@ class BatchEncoder:
                 codestream = _transcoded(frame.pixels, self._target)
             else:
                 wanted = coding(self._target, frame.format)
-                prepared = samples.prepare(frame.pixels, frame.format, wanted, bit_offset=frame.bit_offset)
+                prepared = samples.prepare(frame.host_cells(), frame.format, wanted, bit_offset=frame.bit_offset)
                 codestream = encoders.encode_samples(prepared, self._target, wanted, frame.format)
         except GpuencError as error:
             return Failure(frame.ref, error.code, LABEL, str(error))

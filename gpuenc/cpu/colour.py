@@ -1,4 +1,4 @@
-"""Colour steps on interleaved samples: chroma subsampling, YBR_FULL and RGB, palettes, the reversible transform.
+"""Colour steps on interleaved samples: chroma subsampling, YBR_FULL and RGB, palettes, JPEG 2000's transforms.
 
 Integer arithmetic with one exact result, so that a kernel can be held to it bit by bit. Of these only
 `upsample_422` and the reversible transform belong on a lossless path.
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuenc.frames import Palette
+
+
+# Bits behind the binary point of the irreversible transform's results: samples of 19 bits stay within 32 so, and what
+# is rounded off is what a 32-bit float at 4096 has no room for.
+ICT_FRACTION_BITS = 12
+# Its weights in units of 1/100000, in which all of the standard's decimals are whole (T.800 G.3).
+_ICT_UNIT = 100_000
+_ICT_WEIGHTS = ((29900, 58700, 11400), (-16875, -33126, 50000), (50000, -41869, -8131))
 
 
 def upsample_422(cells: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
@@ -204,7 +212,7 @@ def rct_forward(samples: NDArray[Any]) -> NDArray[np.int32]:
     transformed[..., 0] = (red + 2 * green + blue) >> 2
     transformed[..., 1] = blue - green
     transformed[..., 2] = red - green
-    return _narrow(transformed)
+    return _narrow(transformed, "reversible")
 
 
 def rct_inverse(transformed: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -235,7 +243,81 @@ def rct_inverse(transformed: NDArray[np.int32]) -> NDArray[np.int32]:
     samples[..., 0] = third + green
     samples[..., 1] = green
     samples[..., 2] = second + green
-    return _narrow(samples)
+    return _narrow(samples, "reversible")
+
+
+def ict_forward(samples: NDArray[Any]) -> NDArray[np.int32]:
+    """Return Y0 Y1 Y2 of the irreversible component transform (T.800 G.3.1), in units of 1/4096. Lossy.
+
+    ::
+
+        Y0 = 0.299 R + 0.587 G + 0.114 B
+        Y1 = -0.16875 R - 0.33126 G + 0.5 B
+        Y2 = 0.5 R - 0.41869 G - 0.08131 B
+
+    The standard leaves the arithmetic open. Here each result is the exact one times 2 ** `ICT_FRACTION_BITS`, rounded
+    to nearest: integers, which fused multiply-adds and the order of sums cannot change, as they do floats. There are
+    no ties, as the denominator that is left, 3125, is odd. With w the weights in units of 1/100000::
+
+        Y = (4096 * (w . RGB) + 50000) // 100000
+
+    The level shift of unsigned samples (T.800 G.1) comes before, and is the caller's.
+
+    Parameters
+    ----------
+    samples : numpy.ndarray
+        Integers, shape (..., 3), of at most 19 bits, or of more where the results fit all the same.
+
+    Returns
+    -------
+    numpy.ndarray
+        int32, same shape.
+
+    Raises
+    ------
+    InvalidPixels
+        A result needs more than 32 bits.
+    """
+    pixels = samples.reshape(-1, 3)
+    transformed = np.empty(pixels.shape, np.int64)
+    for block in _blocks(len(pixels)):
+        red, green, blue = pixels[block].T.astype(np.int64, order="C")
+        for index, (of_red, of_green, of_blue) in enumerate(_ICT_WEIGHTS):
+            exact = of_red * red + of_green * green + of_blue * blue
+            transformed[block, index] = ((exact << ICT_FRACTION_BITS) + _ICT_UNIT // 2) // _ICT_UNIT
+    return _narrow(transformed.reshape(samples.shape), "irreversible")
+
+
+def ict_inverse(transformed: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return R G B of Y0 Y1 Y2 in units of 1/4096 (T.800 G.3.2). Lossy.
+
+    ::
+
+        R = Y0 + 1.402 Y2,  G = Y0 - 0.34413 Y1 - 0.71414 Y2,  B = Y0 + 1.772 Y1
+
+    Each result is the exact one rounded to nearest, halves up, and not cut to any range. What `ict_forward` made of
+    samples of up to 14 bits comes back as it was; above, rounding of the standard's decimals shows.
+
+    Parameters
+    ----------
+    transformed : numpy.ndarray
+        int32, shape (..., 3), as `ict_forward` returns it.
+
+    Returns
+    -------
+    numpy.ndarray
+        int32, same shape.
+    """
+    pixels = transformed.reshape(-1, 3)
+    samples = np.empty(pixels.shape, np.int32)
+    unit = _ICT_UNIT << ICT_FRACTION_BITS
+    for block in _blocks(len(pixels)):
+        first, second, third = pixels[block].T.astype(np.int64, order="C")
+        first *= _ICT_UNIT
+        samples[block, 0] = (first + 140200 * third + unit // 2) // unit
+        samples[block, 1] = (first - 34413 * second - 71414 * third + unit // 2) // unit
+        samples[block, 2] = (first + 177200 * second + unit // 2) // unit
+    return samples.reshape(transformed.shape)
 
 
 def _blocks(pixels: int) -> Iterator[slice]:
@@ -243,10 +325,11 @@ def _blocks(pixels: int) -> Iterator[slice]:
     return (slice(start, start + 0x4000) for start in range(0, pixels, 0x4000))
 
 
-def _narrow(values: NDArray[Any]) -> NDArray[np.int32]:
+def _narrow(values: NDArray[Any], transform: str) -> NDArray[np.int32]:
     limits = np.iinfo(np.int32)
     if values.dtype != np.int32 and values.size and (values.min() < limits.min or values.max() > limits.max):
-        raise InvalidPixels("The reversible component transform takes samples of at most 31 bits")
+        most = 31 if transform == "reversible" else 31 - ICT_FRACTION_BITS
+        raise InvalidPixels(f"The {transform} component transform takes samples of at most {most} bits")
     return values.astype(np.int32, copy=False)
 
 

@@ -36,3 +36,8 @@ def checksum(samples: NDArray[Any]) -> int:
     """Return the CRC-32 (ISO 3309) of the samples in C order, each least significant byte first."""
     little = np.ascontiguousarray(samples, samples.dtype.newbyteorder("<"))
     return zlib.crc32(little.reshape(-1).view(np.uint8))
+
+
+def samples_crc32(samples: NDArray[Any]) -> str:
+    """Return `checksum` as a record states it: 8 hexadecimal digits."""
+    return f"{checksum(samples):08x}"

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import imagecodecs
 import numpy as np
 
 from gpuenc.codestream import parse
-from gpuenc.codestream.jpeg import EOI
 from gpuenc.codestream.jpeg2000 import unboxed
 from gpuenc.cpu import rle, samples
+from gpuenc.cpu.jpeg_data import check_data
 from gpuenc.errors import DecodeFailed, WrongCodestream
 from gpuenc.frames import Coded, Frame, FrameFormat
 from gpuenc.syntaxes import BY_UID
@@ -35,8 +36,6 @@ _OPENJPEG_HT_BITS = 24
 _RGB_IDENTIFIERS = tuple(b"RGB")
 # Sequential Huffman coding (T.81 table B.1). Arithmetic coders may leave out zeros at the end (T.81 D.1.8).
 _HUFFMAN_SOFS = (0, 1, 3)
-# Begins with a 1 bit and holds no FF. Anything will do behind it, as long as it is not regular.
-_FILLER = bytes.fromhex("a63c91d2e4785b0dc9176ab3f05e824d") * 4
 # What these codecs return for samples whose colours they transform themselves.
 _DECODED_PHOTOMETRIC = {"YBR_RCT": "RGB", "YBR_ICT": "RGB", "XYB": "RGB", "YBR_FULL_422": "YBR_FULL"}
 
@@ -149,7 +148,13 @@ def decode_frame(frame: Frame) -> Frame:
     return Frame(frame.ref, fmt, samples.to_cells(decoded, fmt))
 
 
-def decode_samples(codestream: bytes, syntax: Syntax, coding: Coding) -> NDArray[Any]:
+def decode_samples(
+    codestream: bytes,
+    syntax: Syntax,
+    coding: Coding,
+    *,
+    by: Callable[[bytes, StreamInfo], NDArray[Any]] | None = None,
+) -> NDArray[Any]:
     """Return what a codestream made for `coding` decodes to, to be compared with the prepared samples.
 
     Parameters
@@ -160,6 +165,8 @@ def decode_samples(codestream: bytes, syntax: Syntax, coding: Coding) -> NDArray
         Its transfer syntax.
     coding : Coding
         What it was made for.
+    by : callable, optional
+        What decodes the samples of a codestream with this header, instead of imagecodecs; of families with a header.
 
     Returns
     -------
@@ -190,7 +197,7 @@ def decode_samples(codestream: bytes, syntax: Syntax, coding: Coding) -> NDArray
         coding.signed,
         coding.photometric,
     )
-    return _decode(syntax, codestream, fmt, exact=coding.lossless)[0]
+    return _decode(syntax, codestream, fmt, exact=coding.lossless, by=by)[0]
 
 
 def jpeg_of(codestream: bytes) -> bytes:
@@ -215,7 +222,13 @@ def _syntax(uid: str) -> Syntax:
 
 
 def _decode(
-    syntax: Syntax, codestream: bytes, fmt: FrameFormat, *, exact: bool, foreign: bool = False
+    syntax: Syntax,
+    codestream: bytes,
+    fmt: FrameFormat,
+    *,
+    exact: bool,
+    foreign: bool = False,
+    by: Callable[[bytes, StreamInfo], NDArray[Any]] | None = None,
 ) -> tuple[NDArray[Any], int]:
     """Return samples in the container of Bits Allocated, and the precision of the codestream.
 
@@ -238,11 +251,11 @@ def _decode(
         codestream = _unboxed(codestream)
     info = _checked(codestream, family, fmt)
     codestream = codestream[: info.length_bytes]
-    decoded = _DECODERS[family](codestream, info, exact)
+    decoded = by(codestream, info) if by else _DECODERS[family](codestream, info, exact)
     if decoded.shape != fmt.shape or decoded.dtype.kind not in "iu":
         raise DecodeFailed(f"the codestream decodes to {decoded.dtype} of shape {decoded.shape}, not {fmt.shape}")
     if foreign and info.sof in _HUFFMAN_SOFS:
-        _check_sufficient(codestream, info, decoded)
+        check_data(codestream, decoded, partial(_jpeg, info=info, exact=True))
     return _in_container(decoded, info, container), info.precision
 
 
@@ -259,8 +272,14 @@ def _checked(codestream: bytes, family: Family, fmt: FrameFormat) -> StreamInfo:
         raise DecodeFailed(
             f"the codestream has {info.precision} bits per sample; Bits Allocated is {fmt.bits_allocated}"
         )
+    if info.signed not in (None, fmt.signed) and info.precision < fmt.bits_stored:
+        raise DecodeFailed(
+            f"the codestream has {info.precision} bits and another sign; Bits Stored is {fmt.bits_stored}"
+        )
     if info.ends_properly is False:
         raise DecodeFailed("the codestream is cut off, or something other than padding follows it")
+    if family == "jpeg-lossless" and info.sof != 3:
+        raise DecodeFailed(f"the codestream has SOF{info.sof}, and is not lossless as its transfer syntax says")
     if family in ("jpeg", "jpeg-lossless") and fmt.photometric == "RGB" and (info.jfif or info.adobe_transform == 1):
         # Its readers would show YCbCr; a copy of its samples under the attribute's name would show other colours.
         raise DecodeFailed("the JPEG's markers say YCbCr, and Photometric Interpretation says RGB")
@@ -318,18 +337,6 @@ def _jpeg(codestream: bytes, info: StreamInfo, exact: bool) -> NDArray[Any]:
     # Told that components are YCbCr and wanted as YCbCr, libjpeg leaves them alone, whatever the markers say.
     colour = {"colorspace": "YCBCR", "outcolorspace": "YCBCR"} if info.samples == 3 else {}
     return cast("NDArray[Any]", _call("libjpeg-turbo", imagecodecs.jpeg8_decode, codestream, **colour))
-
-
-def _check_sufficient(jpeg: bytes, info: StreamInfo, decoded: NDArray[Any]) -> None:
-    """Refuse a JPEG whose entropy-coded data end before its last sample, although EOI is there.
-
-    libjpeg makes up the missing bits as 0 and says so only in a warning, which does not come through. With other bits
-    before EOI, what was made up comes out differently; where all data are there, nothing reads these bits.
-    """
-    data = jpeg[: -len(EOI)]
-    stuffed = b"\0" if data.endswith(b"\xff") else b""  # or FF and the filler would be a marker
-    if not np.array_equal(_jpeg(data + stuffed + _FILLER + EOI, info, exact=True), decoded):
-        raise DecodeFailed("the JPEG's entropy-coded data end before its last sample")
 
 
 def _jpeg_ls(codestream: bytes, info: StreamInfo, exact: bool) -> NDArray[Any]:

@@ -100,6 +100,20 @@ def decode(codestream: bytes, shape: tuple[int, ...], dtype: DTypeLike) -> NDArr
     return little.reshape(shape).astype(kind, copy=False)
 
 
+def check_lengths(codestream: bytes, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    """Refuse a frame whose segments do not give what `shape` and `dtype` need, by the lengths in its packets alone.
+
+    Raises
+    ------
+    DecodeFailed
+        As `decode`.
+    """
+    rows, columns, count = shape if len(shape) == 3 else (*shape, 1)
+    source = memoryview(codestream)
+    for index, (start, end) in enumerate(_spans(codestream, count * np.dtype(dtype).itemsize)):
+        _end_of_plane(source[start:end], rows * columns, index)
+
+
 def _spans(codestream: bytes, wanted: int) -> list[tuple[int, int]]:
     """Return where each of `wanted` segments begins and ends (PS3.5 G.5)."""
     if len(codestream) < HEADER.size:

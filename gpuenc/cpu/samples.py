@@ -18,13 +18,15 @@ from gpuenc.cpu.bits import BitPacker, align_bits, pack_bits, unpack_bits
 from gpuenc.cpu.colour import (
     downsample_422,
     expand_palette,
+    ict_forward,
+    ict_inverse,
     rct_forward,
     rct_inverse,
     rgb_to_ybr,
     upsample_422,
     ybr_to_rgb,
 )
-from gpuenc.cpu.compare import checksum, count_differing
+from gpuenc.cpu.compare import checksum, count_differing, samples_crc32
 from gpuenc.errors import InvalidPixels, ValuesOutsideBitsStored
 
 if TYPE_CHECKING:
@@ -38,12 +40,13 @@ __all__ = [
     "Outside",
     "align_bits",
     "checksum",
-    "clear_overlay_bits",
     "count_differing",
     "downsample_422",
     "expand_palette",
     "extract_overlay",
     "extract_samples",
+    "ict_forward",
+    "ict_inverse",
     "interleave",
     "native_cells",
     "outside_bits",
@@ -54,6 +57,7 @@ __all__ = [
     "rct_forward",
     "rct_inverse",
     "rgb_to_ybr",
+    "samples_crc32",
     "to_cells",
     "to_little_endian",
     "unpack_bits",
@@ -296,37 +300,6 @@ def extract_overlay(pixels: NDArray[np.uint8], fmt: FrameFormat, bit_position: i
     several frames follow without padding, as `BitPacker` joins them.
     """
     return pack_bits(overlay_plane(pixels, fmt, bit_position))
-
-
-def clear_overlay_bits(pixels: NDArray[np.uint8], fmt: FrameFormat) -> NDArray[np.uint8]:
-    """Return the frame's cells, in their own byte order, without the embedded overlays of `fmt.overlay_bits`.
-
-    Overlay bits become zero; above a negative sample whose other upper bits are its sign extension they join that.
-    Bits of the sample itself never change.
-
-    Parameters
-    ----------
-    pixels, fmt
-        As for `prepare`.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8, shape (fmt.frame_bytes,), as `fmt` with ``overlay_bits=0`` describes.
-    """
-    frame = _frame_bytes(pixels, fmt, 0)
-    outside = _outside_mask(fmt)
-    overlays = _cell_mask(fmt) ^ _sample_mask(fmt) ^ outside
-    if fmt.bits_allocated == 1 or not overlays:
-        return frame
-    cells = _typed_cells(frame, fmt, 0)
-    cleared = cells & (overlays ^ _cell_mask(fmt))
-    above = _above_sample(outside, fmt)
-    if fmt.signed and above:
-        extended = _sign_extended(cells, above, fmt)
-        np.bitwise_or(cleared, _above_sample(overlays, fmt), out=cleared, where=extended)
-    order = ">" if fmt.big_endian else "<"
-    return cleared.astype(f"{order}u{fmt.bits_allocated // 8}", copy=False).view(np.uint8)
 
 
 def _frame_bytes(pixels: NDArray[np.uint8], fmt: FrameFormat, bit_offset: int) -> NDArray[np.uint8]:

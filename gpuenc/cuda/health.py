@@ -49,6 +49,12 @@ class Hung(CodecError):
     code = "device-hung"
 
 
+class Stopped(CodecError):
+    """A thread was asked for a call after it had been told to end."""
+
+    code = "device-error"
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One exception, sorted.
@@ -134,7 +140,10 @@ class Worker:
         self._thread = threading.Thread(target=_serve, args=(self._calls,), name=name, daemon=True)
         self._thread.start()
         self._hung = False
-        weakref.finalize(self, self._calls.put, None)  # where nobody closes it
+        # Where nobody closes it. The collector comes here before it ends the generators that are garbage with it, and
+        # whose `finally` may call once more.
+        self._stopped = threading.Event()
+        weakref.finalize(self, _stop, self._calls, self._stopped)
 
     def call(self, function: Callable[[], _T], timeout_s: float) -> _T:
         """Return what `function` returns, or raise what it raises.
@@ -143,7 +152,11 @@ class Worker:
         ------
         Hung
             It did not return within `timeout_s`, or an earlier call did not. What it does later is not looked at.
+        Stopped
+            The thread has been told to end.
         """
+        if self._stopped.is_set():
+            raise Stopped("the device's thread has ended")
         if self._hung:
             raise Hung("an earlier call has not returned")
         future: Future[_T] = Future()
@@ -156,9 +169,14 @@ class Worker:
 
     def close(self) -> None:
         """Stop the thread; one that hangs is left behind."""
-        self._calls.put(None)
-        if not self._hung:
+        _stop(self._calls, self._stopped)
+        if not self._hung and threading.current_thread() is not self._thread:
             self._thread.join(_CLOSE_S)
+
+
+def _stop(calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None], stopped: threading.Event) -> None:
+    stopped.set()
+    calls.put(None)
 
 
 def _serve(calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]) -> None:

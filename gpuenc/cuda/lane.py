@@ -12,7 +12,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from gpuenc.cpu import codecs, decoders, samples
 from gpuenc.cuda import health, memory
 from gpuenc.errors import CodecError, EncodeFailed, GpuencError, ValuesOutsideBitsStored
 from gpuenc.frames import Coded, Encoded, Failure, Frame, FrameRef
+from gpuenc.plugins import Verdict
 from gpuenc.syntaxes import BY_UID
 from gpuenc.targets import from_options
 
@@ -61,6 +62,16 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Give back everything."""
+
+
+@runtime_checkable
+class VerifyingSession(Session, Protocol):
+    """A session that can also decode and compare where its samples are."""
+
+    def verify(
+        self, frames: Sequence[Frame], wanted: Coding, codestreams: Sequence[bytes]
+    ) -> list[Verdict | GpuencError]:
+        """Return for each frame what differs between it and its codestream, or why that is not known."""
 
 
 class BatchEncoder(ABC):
@@ -138,7 +149,20 @@ class BatchEncoder(ABC):
         refused = self._refusal(frames, wanted)
         if refused:
             return self._all(frames, *refused)
-        return self._call(frames, wanted, self._encode)
+        return self._call(frames, partial(self._encode, list(frames), wanted), wanted)
+
+    def verify(self, frames: Sequence[Frame], codestreams: Sequence[bytes]) -> list[Verdict | Failure]:
+        """Decode and compare on the device, where the session can: a verdict for each frame, or why there is none."""
+        if not frames:
+            return []
+        wanted = coding(self.target, frames[0].format)
+        unknown = "the plug-in cannot verify" if not isinstance(self._session, VerifyingSession) else ""
+        given_up = health.lost(self.device) if not unknown else ""
+        if unknown or given_up or self._process != os.getpid():
+            return [
+                Failure(frame.ref, "device-refused", self.label, unknown or given_up or "forked") for frame in frames
+            ]
+        return self._call(frames, partial(self._verify, list(frames), wanted, list(codestreams)), wanted)
 
     def close(self) -> None:
         """Release the session and its memory; what hangs is left behind."""
@@ -153,22 +177,39 @@ class BatchEncoder(ABC):
                 LOGGER.debug("GPU %d: %s", self.device, error)
         worker.close()
 
-    def _call(
-        self,
-        frames: Sequence[Frame],
-        wanted: Coding,
-        work: Callable[[list[Frame], Coding], list[Encoded | Failure]],
-    ) -> list[Encoded | Failure]:
-        """Let the device's thread do `work`, and give the device up if that does not return."""
+    def _call(self, frames: Sequence[Frame], work: Callable[[], list[Any]], wanted: Coding) -> list[Any]:
+        """Let the device's thread do `work` on `frames`, and give the device up if that does not return."""
         size = sum(memory.device_bytes(frame.format, wanted) for frame in frames)
         timeout_s = self._timeout_s if self._timeout_s is not None else _CALL_S + size / _BYTES_PER_S
         if self._worker is None:
             self._worker = health.Worker(f"gpuenc-gpu{self.device}")
         try:
-            return self._worker.call(partial(work, list(frames), wanted), timeout_s)
+            return self._worker.call(work, timeout_s)
         except health.Hung as error:
             self._give_up(f"{error.code}: {error}")
             return self._all(frames, error.code, f"GPU {self.device}: {error}")
+
+    def _verify(self, frames: list[Frame], wanted: Coding, codestreams: list[bytes]) -> list[Verdict | Failure]:
+        """On the device's own thread."""
+        session = self._session
+        assert isinstance(session, VerifyingSession)
+        said: list[Verdict | GpuencError] = []
+        try:
+            for start in range(0, len(frames), self._at_once):
+                part = slice(start, start + self._at_once)
+                said += session.verify(frames[part], wanted, codestreams[part])
+        except Exception as error:
+            fault = health.classify(error)
+            LOGGER.exception("GPU %d: %s", self.device, fault.code)
+            if fault.kind == "memory":
+                session.trim()
+            elif fault.kind == "lost":
+                self._give_up(fault.reason)
+            return [Failure(frame.ref, fault.code, self.label, fault.reason) for frame in frames]
+        return [
+            one if isinstance(one, Verdict) else Failure(frame.ref, one.code, self.label, str(one))
+            for frame, one in zip(frames, said, strict=True)
+        ]
 
     def _refusal(self, frames: Sequence[Frame], wanted: Coding) -> tuple[str, str] | None:
         """Return code and reason where nothing need be tried."""

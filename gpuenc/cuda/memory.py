@@ -17,6 +17,7 @@ import numpy as np
 
 from gpuenc.cuda.kernels import CupyDevice
 from gpuenc.errors import InvalidOption, InvalidPixels
+from gpuenc.frames import DeviceCells
 from gpuenc.plugins import Limits
 
 if TYPE_CHECKING:
@@ -233,14 +234,20 @@ class CupyWorkspace:
         """Return a caller's array, to be read once what its own stream holds now is done."""
         interface = array.__cuda_array_interface__
         runtime = self._cupy.cuda.runtime
-        device = int(runtime.pointerGetAttributes(interface["data"][0]).device)
+        if isinstance(array, DeviceCells):
+            device = array.device
+        else:
+            device = int(runtime.pointerGetAttributes(interface["data"][0]).device)
         if device != self.index:
             raise InvalidPixels(
                 f"The pixels are on GPU {device}, and the encoder is on GPU {self.index}", code="other-device"
             )
         if interface.get("strides") is not None:
             raise InvalidPixels("Pixels on a device must be C-contiguous", code="device-refused")
-        if interface.get("stream"):
+        if isinstance(array, DeviceCells):
+            if array.ready is not None:  # the stream itself may be gone by now
+                runtime.streamWaitEvent(self.stream, array.ready.ptr)
+        elif interface.get("stream"):
             with self._cupy.cuda.Device(self.index):
                 event = self._cupy.cuda.Event(disable_timing=True)
                 runtime.eventRecord(event.ptr, interface["stream"])

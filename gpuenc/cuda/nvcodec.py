@@ -18,13 +18,22 @@ if TYPE_CHECKING:
 
 LABEL = "nvimgcodec"
 DEVICE = "gpu"
+# Until the exactness rows of benchmarks/gpu-evidence.md are closed.
+PROVEN = False
 THREAD_SAFE = True
 ENCODER_DEPENDENCIES = dict.fromkeys(nvrules.UIDS, ("gpuenc[cuda13] or gpuenc[cuda12]", "an NVIDIA GPU"))
 
 
 def is_available(uid: str) -> bool:
-    """Return whether the first visible GPU encodes transfer syntax `uid`; see `gpuenc.cuda.probe`."""
-    return uid in ENCODER_DEPENDENCIES and not why_unavailable(uid)
+    """Return whether a visible GPU encodes transfer syntax `uid`; see `gpuenc.cuda.probe`."""
+    if uid not in ENCODER_DEPENDENCIES:
+        return False
+    return any(not why_unavailable(uid, device) for device in range(max(1, device_count())))
+
+
+def device_count() -> int:
+    """Return how many GPUs are visible."""
+    return probe.device_count()
 
 
 def why_unavailable(uid: str, device: int = 0) -> str:

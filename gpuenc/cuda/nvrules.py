@@ -109,6 +109,25 @@ def settings(nv: Any, target: Target, coding: Coding) -> Any:
     )
 
 
+def decode_settings(nv: Any) -> Any:
+    """Return the ``DecodeParams`` that change nothing: by default samples become 8 bits of sRGB, turned by Exif."""
+    return nv.DecodeParams(
+        apply_exif_orientation=False,
+        color_spec=nv.ColorSpec.UNCHANGED,
+        allow_any_depth=True,
+        sample_format=nv.SampleFormat.I_UNCHANGED,
+    )
+
+
+def decode_refusal(target: Target, coding: Coding) -> str:
+    """Return why nvImageCodec's decoder would not give back what `coding` codes, or nothing."""
+    if not target.syntax.jpeg2000:
+        return "nvImageCodec verifies JPEG 2000 and HTJ2K alone"
+    if coding.signed and coding.precision <= 8:
+        return "nvJPEG2000 decodes no signed samples of 8 bits or fewer"
+    return ""
+
+
 def image(nv: Any, samples: Any, target: Target, coding: Coding, stream: int = 0) -> Any:
     """Return prepared samples of one frame as an ``Image``: its precision in the codestream's terms.
 

@@ -72,6 +72,7 @@ class Answer:
 
 
 _ANSWERS: dict[tuple[int, str], Answer] = {}
+_counted: int | None = None
 _ASKING = threading.Lock()
 _cuda_was_used = False  # by this process, through this module
 _forked_from_cuda = False
@@ -110,6 +111,15 @@ def kernels(device: int = 0, name: str = "kernels", check: Callable[[Device], st
     """
     needs = _Needs("CuPy", "cupy", _CUPY_WHEELS, "Our kernels do")
     return _answer(device, name, needs, partial(_run_kernels, device, check))
+
+
+def device_count() -> int:
+    """Return how many GPUs are visible, as ``CUDA_VISIBLE_DEVICES`` leaves them; asked once per process."""
+    global _counted
+    with _ASKING:
+        if _counted is None:
+            _counted = _count()
+        return _counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +293,20 @@ def _is_installed(module: str) -> bool:
     return find_spec(parent) is not None and (not name or find_spec(module) is not None)
 
 
+def _count() -> int:
+    if _forked_from_cuda or not _driver_version():
+        return 0
+    worker = health.Worker("gpuenc-probe")
+    try:
+        worker.call(partial(_initialise, 0), _TIMEOUT_S)
+        driver, count = _driver(), ctypes.c_int(0)
+        return 0 if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
+    except health.Hung:
+        return 0
+    finally:
+        worker.close()
+
+
 def _initialise(device: int) -> str:
     """Return why the driver does not offer `device`, or nothing."""
     global _cuda_was_used
@@ -347,8 +371,9 @@ def _dotted(number: int) -> str:
 
 
 def _after_fork() -> None:
-    global _ASKING, _forked_from_cuda, _cuda_was_used
+    global _ASKING, _forked_from_cuda, _cuda_was_used, _counted
     _ASKING = threading.Lock()
+    _counted = None
     _ANSWERS.clear()
     _forked_from_cuda, _cuda_was_used = _forked_from_cuda or _cuda_was_used, False
 

@@ -184,13 +184,7 @@ def rct_forward(device: Device, samples: Array) -> Array:
     InvalidPixels
         A result needs more than 32 bits.
     """
-    shape, dtype = _described(samples)
-    _require(shape, -1, 3)
-    bits = 8 * dtype.itemsize
-    pixels = int(np.prod(shape[1:-1]))
-    cells = whole(bits, signed=dtype.kind == "i")
-    step = Step("colour", f"rct_forward_{bits}", pixels, 4, 12, 12 * pixels, cells)
-    return _apply(device, step, samples, shape, np.dtype("i4"), check=bits == 32)
+    return _transformed(device, "rct_forward", samples)
 
 
 def rct_inverse(device: Device, transformed: Array) -> Array:
@@ -201,13 +195,23 @@ def rct_inverse(device: Device, transformed: Array) -> Array:
     InvalidPixels
         A result needs more than 32 bits.
     """
-    shape, dtype = _described(transformed)
-    _require(shape, -1, 3)
-    if dtype != np.dtype("i4"):
-        raise ValueError(f"needs int32, not {dtype}")
-    pixels = int(np.prod(shape[1:-1]))
-    step = Step("colour", "rct_inverse", pixels, 4, 12, 12 * pixels, whole(32, signed=True))
-    return _apply(device, step, transformed, shape, dtype, check=True)
+    return _restored(device, "rct_inverse", transformed)
+
+
+def ict_forward(device: Device, samples: Array) -> Array:
+    """Return Y0 Y1 Y2 of the irreversible component transform in units of 1/4096, int32, from integers. Lossy.
+
+    Raises
+    ------
+    InvalidPixels
+        A result needs more than 32 bits.
+    """
+    return _transformed(device, "ict_forward", samples)
+
+
+def ict_inverse(device: Device, transformed: Array) -> Array:
+    """Return R G B of Y0 Y1 Y2 in units of 1/4096, both int32, (frames, rows, columns, 3). Lossy."""
+    return _restored(device, "ict_inverse", transformed)
 
 
 def count_differing(device: Device, one: Array, other: Array) -> list[int]:
@@ -282,6 +286,26 @@ def _apply(
     if check:
         _read_status(device, step.kernel, status)
     return result
+
+
+def _transformed(device: Device, kernel: str, samples: Array) -> Array:
+    shape, dtype = _described(samples)
+    _require(shape, -1, 3)
+    bits = 8 * dtype.itemsize
+    pixels = int(np.prod(shape[1:-1]))
+    cells = whole(bits, signed=dtype.kind == "i")
+    step = Step("colour", f"{kernel}_{bits}", pixels, 4, 12, 12 * pixels, cells)
+    return _apply(device, step, samples, shape, np.dtype("i4"), check=bits == 32)
+
+
+def _restored(device: Device, kernel: str, transformed: Array) -> Array:
+    shape, dtype = _described(transformed)
+    _require(shape, -1, 3)
+    if dtype != np.dtype("i4"):
+        raise ValueError(f"needs int32, not {dtype}")
+    pixels = int(np.prod(shape[1:-1]))
+    step = Step("colour", kernel, pixels, 4, 12, 12 * pixels, whole(32, signed=True))
+    return _apply(device, step, transformed, shape, dtype, check=True)
 
 
 def _pixels(device: Device, kernel: str, samples: Array) -> Array:

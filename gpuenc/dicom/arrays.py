@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuenc.cuda.arrays import DeviceArray, adopted, is_foreign
 from gpuenc.errors import ValuesOutsideBitsStored
 from gpuenc.frames import Frame, FrameFormat, FrameRef
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -43,9 +45,33 @@ def stacked_shape(shape: tuple[int, ...], options: Mapping[str, Any]) -> tuple[i
     return one_frame if colour else one_sample
 
 
-def stacked(arr: NDArray[Any], options: Mapping[str, Any]) -> NDArray[Any]:
-    """Return a view of `arr`, shape (frames, rows, columns, samples)."""
-    return arr.reshape(stacked_shape(arr.shape, options)) if arr.ndim < 4 else arr
+def taken(src: Any) -> Any:
+    """Return arrays of other libraries than numpy as numpy's or as `DeviceArray`; anything else as it is.
+
+    Raises
+    ------
+    GpuencError
+        As `gpuenc.cuda.arrays.adopted`.
+    """
+    return adopted(src) if not isinstance(src, np.ndarray) and is_foreign(src) else src
+
+
+def on_host(arr: Any) -> NDArray[Any]:
+    """Return an array of numpy that is like `arr` in shape and dtype: of one on a device, without its values."""
+    if isinstance(arr, DeviceArray):
+        return np.broadcast_to(np.zeros((), arr.dtype), arr.shape)
+    host: NDArray[Any] = arr
+    return host
+
+
+def frames_of_array(
+    arr: NDArray[Any] | DeviceArray, fmt: FrameFormat, options: Mapping[str, Any]
+) -> ArrayFrames | DeviceFrames:
+    """Return the frames of an array, wherever it is."""
+    shape = stacked_shape(arr.shape, options)
+    if isinstance(arr, DeviceArray):
+        return DeviceFrames(arr.reshape(shape), fmt)
+    return ArrayFrames(arr.reshape(shape) if arr.ndim < 4 else arr, fmt)
 
 
 class ArrayFrames:
@@ -63,7 +89,7 @@ class ArrayFrames:
         self.number_of_frames = len(arr)
         self._arr = arr
         self._format = fmt
-        self._cell = np.dtype(f"<{'i' if fmt.signed else 'u'}{max(1, fmt.bits_allocated // 8)}")
+        self._cell = _cell(fmt)
 
     def frame(self, index: int) -> Frame:
         """Return frame `index`, from 0."""
@@ -80,6 +106,49 @@ class ArrayFrames:
             return Frame(FrameRef("array", index), self._format, packed)
         flat = np.ascontiguousarray(cells).reshape(-1).view(np.uint8)
         return Frame(FrameRef("array", index), self._format, flat)
+
+
+class DeviceFrames:
+    """Frames of an array on a device, as views where its dtype is that of the cells, and converted there where not.
+
+    Parameters
+    ----------
+    arr : DeviceArray
+        Shape (frames, rows, columns, samples), of integers.
+    fmt : FrameFormat
+        What its frames become.
+    """
+
+    def __init__(self, arr: DeviceArray, fmt: FrameFormat) -> None:
+        self.number_of_frames = len(arr)
+        self.device = arr.device
+        self._arr = arr
+        self._format = fmt
+
+    def frame(self, index: int) -> Frame:
+        """Return frame `index`, from 0."""
+        cells: DeviceArray | None = self._arr[index]
+        if cells is not None and cells.dtype != _cell(self._format):
+            cells = cells.converted(_cell(self._format))
+        if cells is not None and self._format.bits_allocated == 1:
+            cells = cells.packed()
+        if cells is None:
+            raise ValuesOutsideBitsStored(outside_message(self._format))
+        return Frame(FrameRef("array", index), self._format, cells.cells())
+
+    def frames(self, fmt: FrameFormat) -> Iterator[Frame]:
+        """Yield all frames, described as `fmt`, whose cells are of the same size."""
+        return (replace(self.frame(index), format=fmt) for index in range(self.number_of_frames))
+
+    @property
+    def native_size(self) -> int:
+        """Bytes of all frames in Pixel Data."""
+        return (self.number_of_frames * self._format.frame_bits + 7) // 8
+
+
+def _cell(fmt: FrameFormat) -> np.dtype[Any]:
+    """Return the dtype of one cell on its own."""
+    return np.dtype(f"<{'i' if fmt.signed else 'u'}{max(1, fmt.bits_allocated // 8)}")
 
 
 def outside_message(fmt: FrameFormat) -> str:

@@ -10,9 +10,11 @@ import contextlib
 import errno
 import os
 import threading
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Self
 
+from gpuenc.dicom.digests import PIECE_BYTES, file_digest, xxh3_128
 from gpuenc.errors import DestinationError
 
 if TYPE_CHECKING:
@@ -22,13 +24,20 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 TEMPORARY_SUFFIX = ".gpuenc-tmp"
-_COPY_BYTES = 1 << 20
 # Small pieces are gathered; a codestream of this size or more goes to the system as it is.
 _BUFFER_BYTES = 1 << 15
 DISK_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 # What file systems without hard links answer.
 _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV))
 _UMASK_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What was copied: the file's size, and its XXH3-128 as 32 hexadecimal digits, the same for both files."""
+
+    bytes_written: int
+    digest: str
 
 
 class AtomicFile:
@@ -112,6 +121,12 @@ class AtomicFile:
                 old.close()
                 os.unlink(old_name)
 
+    def flushed(self) -> str:
+        """Hand everything to the system; return the temporary file's name, for it to be read again."""
+        with self.errors():
+            self.file.flush()
+        return self._temporary
+
     def publish(self) -> int:
         """Give the file its name, with the mode that the umask asks for; return its size in bytes."""
         with self.errors():
@@ -154,8 +169,8 @@ def copy_file(
     overwrite: bool = False,
     fsync: bool = True,
     check: Callable[[], None] | None = None,
-) -> int:
-    """Copy a file byte for byte, as atomically as any output; return its size in bytes.
+) -> Copy:
+    """Copy a file byte for byte, as atomically as any output, and read the copy back before it gets its name.
 
     Parameters
     ----------
@@ -168,19 +183,27 @@ def copy_file(
     Raises
     ------
     DestinationError
-        ``destination-exists``, ``destination-unwritable`` or ``disk-full``.
+        ``destination-exists``, ``destination-unwritable`` or ``disk-full``; ``read-back-mismatch``: what lies in the
+        copy is not what was read from the source.
     OSError
         The source cannot be read.
     """
+    digest = xxh3_128()
     with open(source, "rb", buffering=0) as reader, AtomicFile(destination, overwrite=overwrite, fsync=fsync) as out:
         piece = b"-"
         while piece:
-            piece = reader.read(_COPY_BYTES)
+            piece = reader.read(PIECE_BYTES)
             if check:
                 check()
+            digest.update(piece)
             with out.errors():
                 out.file.write(piece)
-        return out.publish()
+        written = out.flushed()
+        with out.errors():
+            copied = file_digest(written, check=check)
+        if copied != digest.hexdigest():
+            raise DestinationError("the copy is not what was read from the source", code="read-back-mismatch")
+        return Copy(out.publish(), copied)
 
 
 def _sync_folder(folder: str) -> None:

@@ -37,7 +37,12 @@ _NAMES = {
 }
 NUMBER_OF_FRAMES = 0x00280008
 _CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")
-_TEXT_NUMBERS = frozenset((b"IS", b"DS", b"LO", b"SH", b"UN"))
+# (0028,0008) Number of Frames, (60xx,0015) Number of Frames in Overlay.
+_FRAME_COUNTS = frozenset((NUMBER_OF_FRAMES, *range(0x60000015, 0x60200015, 0x20000)))
+_NUMBER_BYTES = {b"": 2, b"UN": 2, b"US": 2, b"SS": 2, b"UL": 4, b"SL": 4}
+# Of those that pydicom, too, reads as text.
+_TEXT_VRS = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT UN".split()) | {b""}
+_TEXT_NUMBERS = frozenset((b"IS", b"DS", b"LO", b"SH"))
 
 
 class Attributes(Protocol):
@@ -91,16 +96,19 @@ class RawAttributes:
         value = self.value(tag)
         if not value:
             return None
-        # An element's own VR tells; among those without one, only Number of Frames is text.
-        if self.elements[tag].vr in _TEXT_NUMBERS or tag == NUMBER_OF_FRAMES:
+        # An element's own VR tells; of those without one, and of UN, PS3.6: US, or IS for numbers of frames.
+        vr = self.elements[tag].vr
+        if vr in _TEXT_NUMBERS or (tag in _FRAME_COUNTS and vr in (b"", b"UN")):
             return parse_number(tag, value.decode("ascii", "replace"))
-        if len(value) not in (2, 4):
+        unknown = vr == b"UN" and self.big_endian  # whose byte order nobody knows
+        if unknown or len(value) != _NUMBER_BYTES.get(vr, 0):
             raise InvalidPixels(f"A {name(tag)} '{_NAMES.get(tag, '')}' value is not one number")
         return int.from_bytes(value, "big" if self.big_endian else "little")
 
     def text(self, tag: int) -> str | None:
         """Return an element's text without padding; None where it is absent or empty."""
-        value = self.value(tag)
+        element = self.elements.get(tag)
+        value = None if element is None or element.vr not in _TEXT_VRS else self.value(tag)
         # One character for each byte: the character set matters to nobody here, and `with_text` goes the same way back.
         return None if value is None else value.decode("latin-1").strip(" \0") or None
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_DELIMITERS = 0xFFFE  # their group; other readers end a data set where one of them stands in it
 PIXEL_DATA = 0x7FE00010
 # Float Pixel Data, Double Float Pixel Data, Pixel Data (PS3.3 C.7.6.3, C.7.6.24, C.7.6.25).
 PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
@@ -133,8 +134,8 @@ def walk(
     Raises
     ------
     SourceError
-        ``truncated``: an element reaches beyond `stop`. ``corrupt-header``: items are not where they have to be, or
-        there are more than `MAX_ELEMENTS`.
+        ``truncated``: an element reaches beyond `stop`. ``corrupt-header``: items or delimiters are not where they
+        have to be, or there are more than `MAX_ELEMENTS`.
     """
     found: list[Element] = []
     ended, at = _walk(window, at, stop, implicit, big_endian, last, last_from, found, 0)
@@ -178,6 +179,8 @@ def _walk(
         if tag >= last_from and last(tag):
             end = value if undefined else value + length
             return Element(tag, vr, at, value, end, undefined), at
+        if group == _DELIMITERS:
+            raise SourceError(f"{name(tag)} is found outside of any sequence", code="corrupt-header")
         if undefined:
             end = _end_of_items(window, value, stop, not vr, big_endian, depth)
             seen, base = window.bytes, window.base

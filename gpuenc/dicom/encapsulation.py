@@ -236,9 +236,9 @@ def begins_with_marker(head: bytes) -> bool:
     return head[:2] in (b"\xff\xd8", b"\xff\x4f")
 
 
-def head_of(fragments: Fragments, file: RandomAccess, index: int) -> bytes:
-    """Return the bytes of a fragment that `begins_with_marker` looks at."""
-    return _read(file, fragments.starts[index], min(2, fragments.lengths[index]))
+def head_of(fragments: Fragments, file: RandomAccess, index: int, head_bytes: int = 2) -> bytes:
+    """Return the first bytes of a fragment, by default those that `begins_with_marker` looks at."""
+    return _read(file, fragments.starts[index], min(head_bytes, fragments.lengths[index]))
 
 
 def tail_of(fragments: Fragments, file: RandomAccess, index: int) -> bytes:

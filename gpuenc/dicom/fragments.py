@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_NATIVE_BYTES = 2**32 - 2  # the largest even length; 2**32 - 1 means undefined (PS3.5 7.1)
 MAX_BASIC_OFFSET = 2**32 - 1
-_ITEM = b"\xfe\xff\x00\xe0"
+ITEM_TAG = b"\xfe\xff\x00\xe0"
 SEQUENCE_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 
 
@@ -70,7 +70,7 @@ class Encapsulated:
         # Lengths are those of the codestreams; JPEG-LS is padded inside, before its end marker.
         self._lengths.append(len(value) if self._family == "jpeg-ls" else len(codestream))
         self._next += 8 + len(value)
-        return _ITEM + pack("<I", len(value)), value
+        return ITEM_TAG + pack("<I", len(value)), value
 
     def end(self) -> bytes:
         """Return what follows the last fragment."""
@@ -83,11 +83,11 @@ class Encapsulated:
     def _begin(self, table: bytes) -> bytes:
         pixels = pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)
         if not self.extended:
-            return pixels + _ITEM + pack("<I", len(table)) + table
+            return pixels + ITEM_TAG + pack("<I", len(table)) + table
         half = len(table) // 2
         offsets = pack("<HH2sHI", 0x7FE0, 0x0001, b"OV", 0, half) + table[:half]
         lengths = pack("<HH2sHI", 0x7FE0, 0x0002, b"OV", 0, half) + table[half:]
-        return offsets + lengths + pixels + _ITEM + pack("<I", 0)
+        return offsets + lengths + pixels + ITEM_TAG + pack("<I", 0)
 
 
 class Native:

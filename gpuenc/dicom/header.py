@@ -18,7 +18,7 @@ from pydicom.uid import UID
 
 from gpuenc._version import __version__
 from gpuenc.dicom.attributes import SOP_CLASS_UID, SOP_INSTANCE_UID
-from gpuenc.dicom.elements import Element, Window, walk
+from gpuenc.dicom.elements import Element, Window, name, walk
 from gpuenc.dicom.transcribe import explicit_little
 from gpuenc.errors import SourceError
 
@@ -76,8 +76,9 @@ def header(source: DicomFile, found: Changes, syntax: str) -> Header:
     Raises
     ------
     SourceError
-        ``corrupt-header``: an implicit or big-endian header cannot be transcribed. ``too-large``: so much follows
-        the Pixel Data of such a file that `trailer` would refuse it.
+        ``corrupt-header``: an implicit or big-endian header cannot be transcribed, or an element that has to precede
+        Pixel Data follows it. ``too-large``: so much follows the Pixel Data of such a file that `trailer` would
+        refuse it.
     """
     _check_trailer(source)
     patches: dict[int, bytes] = dict.fromkeys((*found.delete, *_LENGTHS_OF_PIXELS), b"")
@@ -119,6 +120,10 @@ def _check_trailer(source: DicomFile) -> None:
             "Explicit VR Little Endian",
             code="too-large",
         )
+    again = source.described_again()
+    if again is not None:
+        # Readers that take the last of two would see other pixels than those that are encoded.
+        raise SourceError(f"{name(again)} comes behind Pixel Data (PS3.5 7.1)", code="corrupt-header")
 
 
 def spliced(head: bytes, elements: list[Element], origin: int, patches: Mapping[int, bytes]) -> bytes:
@@ -185,8 +190,8 @@ def _prefix(source: DicomFile, sop_instance_uid: str, syntax: str) -> bytes:
     patches = {TRANSFER_SYNTAX: _uid(TRANSFER_SYNTAX, syntax)}
     if sop_instance_uid:
         patches[MEDIA_SOP_INSTANCE] = _uid(MEDIA_SOP_INSTANCE, sop_instance_uid)
-    start = source.meta[0].start if source.meta else 0
-    preamble = source.prefix[:132] if start == 132 else b"\0" * 128 + b"DICM"
+    start = 132 if source.prefix[128:132] == b"DICM" else 0
+    preamble = source.prefix[:132] if start else b"\0" * 128 + b"DICM"
     if source.meta and not all(element.vr for element in source.meta):
         raise SourceError("the File Meta Information is not encoded with explicit VRs", code="corrupt-header")
     if not source.meta:

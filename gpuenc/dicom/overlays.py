@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from gpuenc.cpu.bits import BitPacker
 from gpuenc.cpu.samples import extract_overlay
@@ -11,9 +11,6 @@ from gpuenc.frames import Coded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from gpuenc.dicom.description import Attributes
     from gpuenc.frames import Frame
@@ -46,7 +43,7 @@ class EmbeddedOverlays:
         InvalidPixels
             Cells that cannot hold overlays.
         """
-        pixels = cast("NDArray[np.uint8]", frame.pixels)
+        pixels = frame.host_cells()
         for group, bit in self._bits.items():
             plane = extract_overlay(pixels, frame.format, bit)
             count = frame.format.rows * frame.format.columns

@@ -10,6 +10,7 @@ import numpy as np
 from pydicom.uid import UID
 
 from gpuenc import syntaxes
+from gpuenc.codestream import jpegxl
 from gpuenc.dicom import encapsulation
 from gpuenc.dicom.palette import palette
 from gpuenc.errors import InvalidPixels, SourceError
@@ -97,6 +98,27 @@ class PixelSource:
         """Bytes of the Pixel Data element's value as it is stored."""
         return (self._fragments.end if self.compressed else min(self._pixels.end, self._size)) - self._pixels.value
 
+    @property
+    def pixels_at(self) -> tuple[int, int]:
+        """Where the value of native Pixel Data begins, and the position behind it."""
+        return self._pixels.value, self._pixels.end
+
+    @property
+    def pixel_vr(self) -> str:
+        """The VR that Pixel Data has; empty where the encoding has none."""
+        return self._pixels.vr.decode()
+
+    def located(self) -> tuple[encapsulation.Fragments, list[int] | None]:
+        """Return the fragments, and the codestreams' lengths in bytes where an Extended Offset Table states them.
+
+        Raises
+        ------
+        SourceError
+            ``truncated`` or ``wrong-length``: see `frames`; ``wrong-length`` too where a table contradicts them.
+        """
+        _ = self._spans
+        return self._fragments, self._lengths
+
     def frame(self, index: int) -> Frame:
         """Return frame `index`, from 0.
 
@@ -174,9 +196,10 @@ class PixelSource:
             raise SourceError(
                 f"Pixel Data has {have} bytes, as without the subsampling that YBR_FULL_422 means", code="wrong-length"
             )
-        if whole and have - need - (need & 1) >= fmt.frame_bytes:
+        stated = self._pixels.end - self._pixels.value
+        if whole and stated - need - (need & 1) >= fmt.frame_bytes:
             raise SourceError(
-                f"Pixel Data holds {have * 8 // fmt.frame_bits} frames where Number of Frames says "
+                f"Pixel Data holds {stated * 8 // fmt.frame_bits} frames where Number of Frames says "
                 f"{self.number_of_frames}",
                 code="wrong-length",
             )
@@ -211,7 +234,7 @@ class PixelSource:
     @cached_property
     def _spans(self) -> list[tuple[int, int]]:
         fragments = self._fragments
-        marked = syntaxes.BY_UID[self.syntax].family in _END_MARKED
+        family = syntaxes.BY_UID[self.syntax].family
 
         def ends_frame(index: int) -> bool:
             return encapsulation.ends_with_marker(encapsulation.tail_of(fragments, self._file, index))
@@ -219,11 +242,15 @@ class PixelSource:
         def begins_frame(index: int) -> bool:
             return encapsulation.begins_with_marker(encapsulation.head_of(fragments, self._file, index))
 
-        if not marked:
+        if family not in _END_MARKED:
             return encapsulation.frame_spans(fragments, self.number_of_frames, ends_frame=None)
         return encapsulation.frame_spans(
             fragments, self.number_of_frames, ends_frame=ends_frame, begins_frame=begins_frame
         )
+
+    def _begins_jpegxl(self, fragment: int) -> bool:
+        head = encapsulation.head_of(self._fragments, self._file, fragment, jpegxl.HEADER_BYTES)
+        return jpegxl.begins(head, self.format.rows, self.format.columns)
 
     @cached_property
     def _lengths(self) -> list[int] | None:
@@ -255,7 +282,12 @@ class PixelSource:
                 f"frame {index} has {size} bytes, far too few for its {fmt.frame_bytes} without compression",
                 code="wrong-length",
             )
+        lengths = self._lengths
         if stop - first > 1:
+            if syntaxes.BY_UID[self.syntax].family == "jpegxl" and any(
+                self._begins_jpegxl(number) for number in range(first + 1, stop)
+            ):
+                raise SourceError(f"frame {index} has more than one codestream", code="wrong-length")
             return b"".join(fragments.read(self._file, number) for number in range(first, stop))
         codestream = fragments.read(self._file, first)
-        return codestream if self._lengths is None else codestream[: self._lengths[index]]
+        return codestream if lengths is None else codestream[: lengths[index]]

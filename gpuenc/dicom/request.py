@@ -19,7 +19,7 @@ from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from gpuenc.coding import coding
-from gpuenc.dicom.arrays import ArrayFrames, stacked, stacked_shape
+from gpuenc.dicom.arrays import DeviceFrames, frames_of_array, on_host, stacked_shape, taken
 from gpuenc.dicom.attributes import moves_overlays
 from gpuenc.dicom.cells import encoded_format
 from gpuenc.dicom.memory import frames_of
@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from gpuenc.cuda.arrays import DeviceArray
     from gpuenc.syntaxes import Syntax
     from gpuenc.targets import Target
 
-Source = bytes | bytearray | memoryview | np.ndarray | Dataset
+# Of arrays that are not numpy's, what `gpuenc.cuda.arrays` says.
+Source = bytes | bytearray | memoryview | np.ndarray | Dataset | Any
 
 # Photometric Interpretations that a codestream makes out of RGB samples (PS3.3 C.7.6.3.1.2).
 _MADE_FROM_RGB = ("YBR_RCT", "YBR_ICT")
@@ -86,6 +88,11 @@ class Request:
     options: Mapping[str, Any]
     is_array: bool
 
+    @property
+    def on_device(self) -> int | None:
+        """Index of the GPU on which the source is, or None."""
+        return self.frames.device if isinstance(self.frames, DeviceFrames) else None
+
     def __iter__(self) -> Iterator[Frame]:
         """Yield every frame, in order, as it is asked for."""
         if isinstance(self.frames, _DatasetFrames):
@@ -102,9 +109,9 @@ def request(syntax: Syntax, uid: UID, src: Source, *, validate: bool, options: M
         The encoder's own.
     uid : pydicom.uid.UID
         Its UID.
-    src : bytes, bytearray, memoryview, numpy.ndarray or pydicom.dataset.Dataset
+    src : bytes, bytearray, memoryview, array or pydicom.dataset.Dataset
         Arrays are shaped (rows, columns), (rows, columns, samples), (frames, rows, columns) or
-        (frames, rows, columns, samples).
+        (frames, rows, columns, samples); numpy's, or others' by ``__cuda_array_interface__`` or DLPack.
     validate : bool
         Check the description against the source, and the format against the syntax's table in PS3.5 8.2.
     options : mapping
@@ -119,19 +126,21 @@ def request(syntax: Syntax, uid: UID, src: Source, *, validate: bool, options: M
     """
     if isinstance(src, Dataset):
         return _of_dataset(syntax, src, validate, options)
-    asked = options
-    if isinstance(src, np.ndarray):
-        options = {**_told_by(src, options), **options}
+    asked, src = options, taken(src)
+    described = on_host(src)
+    is_array = isinstance(described, np.ndarray)
+    if is_array:
+        options = {**_told_by(described, options), **options}
     runner = _Runner(uid)
-    runner.set_source(src)
+    runner.set_source(described)
     runner.set_options(**options)
     if validate:
         runner.validate()
     wanted = str(runner.photometric_interpretation)
     frames: Frames
-    if isinstance(src, np.ndarray):
+    if is_array:
         fmt = _format(runner, for_array=True)
-        frames = ArrayFrames(stacked(src, options), fmt)
+        frames = frames_of_array(src, fmt, options)
         if "photometric_interpretation" not in asked and not (wanted == "RGB" and syntax.family in _TRANSFORM_COLOURS):
             wanted = ""  # nobody asked for it
     else:
@@ -139,25 +148,28 @@ def request(syntax: Syntax, uid: UID, src: Source, *, validate: bool, options: M
         frames = _BufferFrames(cast("bytes", runner.src), fmt, runner.number_of_frames)
     target = from_options(syntax, {**runner.options, "photometric_interpretation": wanted}, strict=validate)
     _refuse_other_colours(target, fmt)
-    return Request(frames, target, runner.options, isinstance(src, np.ndarray))
+    return Request(frames, target, runner.options, is_array)
 
 
-def checked_array(ds: Dataset, arr: NDArray[Any]) -> bytes:
-    """Return `arr` as the native cells that `ds` describes, interleaved, little endian.
+def checked_array(ds: Dataset, arr: NDArray[Any] | DeviceArray) -> bytes | DeviceFrames:
+    """Return `arr` as the native cells that `ds` describes, interleaved, little endian; as frames if on a device.
 
     Raises
     ------
     ValueError, AttributeError
-        Its shape, dtype or values are not what `ds` describes.
+        Its shape, dtype or values are not what `ds` describes; values on a device are looked at with their frame.
     """
+    options = as_pixel_options(ds)
     runner = _Runner(ExplicitVRLittleEndian)
-    runner.set_source(arr)
-    runner.set_options(**as_pixel_options(ds))
+    runner.set_source(on_host(arr))
+    runner.set_options(**options)
     runner.validate()
-    frames = ArrayFrames(stacked(arr, as_pixel_options(ds)), _format(runner, for_array=True))
+    frames = frames_of_array(arr, _format(runner, for_array=True), options)
+    if isinstance(frames, DeviceFrames):
+        return frames
     if runner.bits_allocated == 1:
-        return np.packbits(arr.reshape(-1), bitorder="little").tobytes()
-    cells = (cast("NDArray[np.uint8]", frames.frame(index).pixels) for index in range(frames.number_of_frames))
+        return np.packbits(cast("NDArray[Any]", arr).reshape(-1), bitorder="little").tobytes()
+    cells = (frames.frame(index).host_cells() for index in range(frames.number_of_frames))
     return b"".join(memoryview(frame) for frame in cells)
 
 

@@ -84,7 +84,7 @@ class FrameByFrame:
             return Failure(frame.ref, "codec-error", self._label, "takes samples, not codestreams")
         wanted = coding(self._target, frame.format)
         try:
-            prepared = samples.prepare(frame.pixels, frame.format, wanted, bit_offset=frame.bit_offset)
+            prepared = samples.prepare(frame.host_cells(), frame.format, wanted, bit_offset=frame.bit_offset)
         except GpuencError as error:
             return Failure(frame.ref, error.code, self._label, str(error))
         runner = self._runner(wanted, frame)

@@ -20,7 +20,7 @@ from pydicom.uid import UID
 
 from gpuenc import syntaxes
 from gpuenc.dicom import description
-from gpuenc.dicom.elements import PIXEL_DATA, Element, Window, name, walk
+from gpuenc.dicom.elements import ITEM, ITEM_END, PIXEL_DATA, SEQUENCE_END, Element, Window, name, walk
 from gpuenc.dicom.memory import DatasetSource, frames_of
 from gpuenc.dicom.pixels import (
     COMPRESSED_UIDS,
@@ -49,6 +49,9 @@ MAX_HEADER_BYTES = 256 << 20
 # What a Deflated file may inflate to: 4 GiB of Pixel Data, which is the most a length field can say, and its header.
 MAX_INFLATED_BYTES = (4 << 30) + MAX_HEADER_BYTES
 _COPY_BYTES = 1 << 20
+_MOST_DELIMITERS = 64
+# Those that PS3.5 8.2 allows, and that of writers who do not know the element.
+_PIXEL_VRS = frozenset((b"OB", b"OW", b"UN"))
 # MPEG-2, MPEG-4 AVC/H.264 and HEVC/H.265, with their fragmentable twins (PS3.5 8.2.5 to 8.2.13).
 _VIDEO = re.compile(r"1\.2\.840\.10008\.1\.2\.4\.10[0-8](\.1)?")
 
@@ -149,6 +152,33 @@ class DicomFile(PixelSource):
             at += len(piece)
             yield piece
 
+    def described_again(self) -> int | None:
+        """Return the first tag behind Pixel Data that has to precede it (PS3.5 7.1), private ones apart.
+
+        What is no element there, such as the zeros that files are filled up with, is not looked at.
+        """
+        at = self._fragments.end if self.compressed else self._pixels.end
+        window, big_endian = Window(self._file, self._size), self.big_endian
+        for _ in range(_MOST_DELIMITERS):
+            try:
+                _, found, _ = walk(
+                    window,
+                    at,
+                    self._size,
+                    implicit=self.implicit,
+                    big_endian=big_endian,
+                    last=_ends_trailer,
+                    last_from=0,
+                )
+            except SourceError:
+                return None
+            if found is None or not found.tag:
+                return None
+            if found.tag not in (ITEM, ITEM_END, SEQUENCE_END):
+                return found.tag
+            at = found.value  # delimiters too many, which other readers pass over here
+        return ITEM
+
     def _open(self) -> None:
         self._size = os.fstat(self._raw.fileno()).st_size
         window = Window(self._raw, self._size)
@@ -174,6 +204,8 @@ class DicomFile(PixelSource):
         if pixels is None and any(window.read(end, self._size - end)):
             raise SourceError("the file ends inside an element", code="truncated")
         self._check_pixel_element(pixels)
+        if any(element.tag >> 16 == 2 for element in self.elements):
+            raise SourceError("the data set has elements of the File Meta Information", code="corrupt-header")
         if end - at > MAX_HEADER_BYTES:
             raise SourceError(f"the header has {end - at} bytes", code="too-large")
         self.head = window.read(at, end - at)
@@ -194,8 +226,10 @@ class DicomFile(PixelSource):
                 raise SourceError("not a DICOM file", code="not-dicom") from None
             raise
         self.prefix = window.read(0, at)
-        uid = next((e for e in self.meta if e.tag == 0x00020010), None)
-        self.syntax = "" if uid is None else self.prefix[uid.value : uid.end].decode("latin-1").strip(" \0")
+        stated = {self.prefix[e.value : e.end].decode("latin-1").strip(" \0") for e in self.meta if e.tag == 0x00020010}
+        if len(stated) > 1:
+            raise SourceError("there is more than one Transfer Syntax UID", code="corrupt-header")
+        self.syntax = "".join(stated)
         known = self.syntax in COMPRESSED_UIDS or self.syntax in syntaxes.NATIVE_UIDS
         if _VIDEO.fullmatch(self.syntax):
             raise SourceError("it holds video, which is not re-encoded", code="video")
@@ -230,6 +264,9 @@ class DicomFile(PixelSource):
                 f"{name(pixels.tag)} holds floating-point pixels, for which there is no compression (PS3.5 A.4)",
                 code="float-pixel-data",
             )
+        if not self.implicit and pixels.vr not in _PIXEL_VRS:
+            # Where its value begins depends on the VR.
+            raise SourceError("Pixel Data has another VR than OB or OW", code="corrupt-header")
         if pixels.undefined != self.compressed:
             how = "without a length" if pixels.undefined else "with a length"
             raise SourceError(f"Pixel Data of transfer syntax {self.syntax} {how}", code="wrong-length")
@@ -267,6 +304,11 @@ class DicomFile(PixelSource):
 
 def _not_meta(tag: int) -> bool:
     return tag >> 16 != 2
+
+
+def _ends_trailer(tag: int) -> bool:
+    """Whether a tag has to precede Pixel Data, delimits something, or is that of zeros."""
+    return tag in (0, ITEM, ITEM_END, SEQUENCE_END) or (tag <= PIXEL_DATA and not tag >> 16 & 1 and tag & 0xFFFF != 0)
 
 
 def _plausible(elements: list[Element]) -> bool:

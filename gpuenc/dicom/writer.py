@@ -18,6 +18,7 @@ from gpuenc.codestream import pad_even
 from gpuenc.dicom.atomic import AtomicFile
 from gpuenc.dicom.fragments import MAX_BASIC_OFFSET, Encapsulated, Native
 from gpuenc.dicom.pixels import DEFLATED
+from gpuenc.dicom.readback import Intended
 from gpuenc.errors import DestinationError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
 
+    from gpuenc.coding import Coding
     from gpuenc.dicom.header import Header
     from gpuenc.frames import FrameFormat
     from gpuenc.syntaxes import Syntax
@@ -46,11 +48,14 @@ class OutputSummary:
         Of all frames as they were put.
     extended_offsets : bool
         It has an Extended Offset Table.
+    digest : str
+        XXH3-128 of the file as it was read back, 32 hexadecimal digits; empty where it was not.
     """
 
     bytes_written: int
     codestream_bytes: int
     extended_offsets: bool
+    digest: str = ""
 
 
 class OutputFile:
@@ -67,7 +72,9 @@ class OutputFile:
     number_of_frames : int
         How often `put` will be called.
     cells : FrameFormat
-        Format of the cells, for targets without compression.
+        Format of the cells that are written or were encoded.
+    coding : Coding, optional
+        What encoded cells became, for `header` to be compared with it; see `readback.Intended`.
     extended_offsets : bool
         Write an Extended Offset Table in any case; without it, only where a Basic Offset Table cannot hold the
         offsets, which costs a copy of the file at the end.
@@ -75,6 +82,8 @@ class OutputFile:
         Replace a file that has the destination's name.
     fsync : bool
         Have the file, and its name, on the disk before `finish` returns.
+    read_back : bool
+        Read the file again before it gets its name, and compare it with what was put.
 
     Raises
     ------
@@ -91,10 +100,13 @@ class OutputFile:
         number_of_frames: int,
         *,
         cells: FrameFormat,
+        coding: Coding | None = None,
         extended_offsets: bool = False,
         overwrite: bool = False,
         fsync: bool = True,
+        read_back: bool = True,
     ) -> None:
+        self._header = header
         self._header_bytes, self._prefix_bytes = len(header), len(header.prefix)
         self._element: Encapsulated | Native
         if syntax.encapsulated:
@@ -105,6 +117,8 @@ class OutputFile:
         self._out = AtomicFile(destination, overwrite=overwrite, fsync=fsync)
         deflated = syntax.uid == DEFLATED
         self._deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS) if deflated else None
+        self._intended = Intended(syntax, number_of_frames, cells=cells, coding=coding, deflated=deflated)
+        self._read_back = read_back
         try:
             with self._out.errors():
                 self._out.file.write(header.prefix)
@@ -143,6 +157,10 @@ class OutputFile:
         with self._out.errors():
             self._write(head)
             self._write(value)
+        if isinstance(self._element, Encapsulated):
+            self._intended.add_frame(codestream, value)
+        elif not self._deflate:
+            self._intended.add_native(value)
         self._put += 1
         self._codestream_bytes += len(codestream)
 
@@ -159,7 +177,8 @@ class OutputFile:
         Raises
         ------
         DestinationError
-            As above; ``frames-missing``: fewer frames were put than announced.
+            As above; ``frames-missing``: fewer frames were put than announced; ``read-back-mismatch``: what lies in
+            the file is not what was put, and it does not get its name.
         ValueError
             The header has another length.
         """
@@ -169,11 +188,15 @@ class OutputFile:
             )
         if header is not None and (len(header) != self._header_bytes or self._deflate):
             raise ValueError("the header has changed its length, or is deflated already")
+        end = self._element.end()
         with self._out.errors():
-            self._write(self._element.end())
+            self._write(end)
+        if isinstance(self._element, Native) and not self._deflate:
+            self._intended.add_native(end)
         for piece in trailer:
             with self._out.errors():
                 self._write(piece)
+            self._intended.add_trailer(piece)
         with self._out.errors():
             if self._deflate:
                 self._end_deflated()
@@ -181,15 +204,24 @@ class OutputFile:
                 self._patch(header)
             if self._element.overflows and not self._element.extended:
                 self._make_extended()
+        digest = self._digest(header or self._header) if self._read_back else ""
         size = self._out.publish()
-        return OutputSummary(size, self._codestream_bytes, self._element.extended)
+        return OutputSummary(size, self._codestream_bytes, self._element.extended, digest)
 
     def abort(self) -> None:
         """Remove what was written; does nothing after `finish`."""
         self._out.abort()
 
+    def _digest(self, header: Header) -> str:
+        path = self._out.flushed()
+        with self._out.errors():
+            return self._intended.read_back(path, header, self._element.tables(), extended=self._element.extended)
+
     def _write(self, data: bytes) -> None:
-        self._out.file.write(self._deflate.compress(data) if self._deflate else data)
+        if self._deflate:
+            self._intended.add_native(data)
+            data = self._deflate.compress(data)
+        self._out.file.write(data)
 
     def _end_deflated(self) -> None:
         self._out.file.write(cast("zlib._Compress", self._deflate).flush())

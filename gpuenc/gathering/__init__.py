@@ -12,11 +12,11 @@ in its order, and what goes wrong with a batch is told to those who have frames 
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpuenc.gathering.calls import Call
 from gpuenc.gathering.pool import Pool, closed
-from gpuenc.plugins import Plugin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from gpuenc.frames import Encoded, Failure, Frame
-    from gpuenc.plugins import BatchEncoder, Limits
+    from gpuenc.plugins import BatchEncoder, Limits, Plugin
     from gpuenc.targets import Target
 
 # How long an idle lane waits for callers that have opened an encoder and have not called it yet: what reading a slice
@@ -97,7 +97,7 @@ class Gathered:
     """
 
     def __init__(self, plugin: Plugin, *, linger_s: float = LINGER_S) -> None:
-        self.plugin = Plugin(plugin.label, self._open, plugin.device)
+        self.plugin = replace(plugin, open=self._open)
         self._real, self._linger_s = plugin, linger_s
         self._pools: dict[Target, Pool] = {}
         self._closed = False

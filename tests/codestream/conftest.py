@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.codestream.asked import Encoders
+
 Noise = Callable[..., NDArray[np.generic]]
 
 
@@ -21,3 +23,9 @@ def noise() -> Noise:
         return random.integers(low, high, shape).astype(f"{'i' if signed else 'u'}{cell // 8}")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def encoders(noise: Noise) -> Encoders:
+    """Encoders of other projects, of random samples."""
+    return Encoders(noise)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from gpuenc.codestream import parse, unbox
+from gpuenc.codestream.jpegxl import begins
 from gpuenc.errors import WrongCodestream
 
 SIGNATURE = b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0\0\0\x14ftypjxl \0\0\0\0jxl "
@@ -137,6 +138,14 @@ class TestHeaderFields:
         with pytest.raises(WrongCodestream, match="preview or an animation"):
             parse(pack(*fields), "jpegxl")
 
+    @pytest.mark.parametrize("usecontainer", [False, True])
+    def test_animation_of_an_encoder(self, noise, usecontainer):
+        frames = np.stack([noise(20, 30), noise(20, 30)[::-1]])
+        encoded = imagecodecs.jpegxl_encode(frames, lossless=True, usecontainer=usecontainer)
+        assert len(imagecodecs.jpegxl_decode(encoded)) == 2
+        with pytest.raises(WrongCodestream, match="preview or an animation"):
+            parse(encoded, "jpegxl")
+
     @pytest.mark.parametrize("selector", [1, 2, 3])
     def test_extra_channels(self, selector):
         fields = [*SQUARE_8, (0, 1), (0, 1), (0, 1), (0, 2), (1, 1), (selector, 2)]
@@ -210,6 +219,24 @@ class TestContainer:
         assert parse(boxed + garbage, "jpegxl").ends_properly is False
         with pytest.raises(WrongCodestream, match="cut off"):
             unbox(boxed + garbage)
+
+    def test_a_second_codestream_that_decoders_pass_over(self, image, boxed):
+        bare = unbox(boxed)
+        second = struct.pack(">I", 8 + len(bare)) + b"jxlc" + bare
+        recompressed = imagecodecs.jpegxl_encode_jpeg(imagecodecs.jpeg8_encode(image.astype("u1")), usecontainer=True)
+        for several in (boxed + boxed, boxed + second, recompressed + recompressed):
+            imagecodecs.jpegxl_decode(several)
+            for read in (lambda codestream: parse(codestream, "jpegxl"), unbox):
+                with pytest.raises(WrongCodestream, match="a second codestream"):
+                    read(several)
+
+    def test_how_a_codestream_begins(self, boxed):
+        bare = unbox(boxed)
+        assert begins(boxed[:12], 20, 30)
+        assert begins(bare[:12], 20, 30)
+        assert not begins(bare[:12], 30, 20)
+        assert not begins(bare[2:], 20, 30)
+        assert not begins(bare[:2], 20, 30)
 
     def test_cut_off(self, boxed):
         with pytest.raises(WrongCodestream, match="holds no codestream"):

@@ -199,3 +199,71 @@ def test_the_reversible_transform_refuses_to_wrap() -> None:
         colour.rct_forward(np.array([[0, 0xFFFFFFFF, 0]], np.uint32))
     with pytest.raises(InvalidPixels, match="31 bits"):
         colour.rct_inverse(np.array([[0x7FFFFFFF, -4, -4]], np.int32))
+
+
+# The decimals of T.800 G.3.1 and G.3.2.
+ICT_FORWARD = [["0.299", "0.587", "0.114"], ["-0.16875", "-0.33126", "0.5"], ["0.5", "-0.41869", "-0.08131"]]
+ICT_INVERSE = [["1", "0", "1.402"], ["1", "-0.34413", "-0.71414"], ["1", "1.772", "0"]]
+
+
+def times(matrix: list[list[str]], pixel: list[int]) -> list[Fraction]:
+    return [sum(Fraction(weight) * value for weight, value in zip(row, pixel, strict=True)) for row in matrix]
+
+
+@settings(deadline=None)
+@given(st.sampled_from(("u1", "i1", "u2", "i2", "u4", "i4")), st.data())
+def test_the_irreversible_transform_rounds_t_800_s_equations(kind: str, data: st.DataObject) -> None:
+    limits = np.iinfo(kind)
+    low, high = max(limits.min, -(1 << 18)), min(limits.max, (1 << (18 if limits.min else 19)) - 1)
+    value = st.integers(low, high) | st.sampled_from((low, high))
+    image = data.draw(arrays.arrays(kind, (2, 2, 3), elements=value))
+
+    transformed = colour.ict_forward(image)
+    restored = colour.ict_inverse(transformed)
+
+    assert transformed.dtype == restored.dtype == np.int32
+    pixels = zip(*(values.reshape(-1, 3).tolist() for values in (image, transformed, restored)), strict=True)
+    for before, between, after in pixels:
+        assert between == [nearest(4096 * exact) for exact in times(ICT_FORWARD, before)]
+        assert after == [nearest(exact / 4096) for exact in times(ICT_INVERSE, between)]
+
+
+def test_ties_of_the_inverse_irreversible_transform_go_up() -> None:
+    grays = [-6144, -6143, -2049, -2048, 2047, 2048, 6143, 6144]
+    restored = colour.ict_inverse(np.array([[gray, 0, 0] for gray in grays], np.int32))
+    assert restored.tolist() == [[value] * 3 for value in (-1, -1, -1, 0, 0, 1, 1, 2)]
+
+
+def test_the_irreversible_transform_is_that_of_floating_point(cube: np.ndarray) -> None:
+    """Within half a unit of rounding, for samples as they are after the level shift (T.800 G.1)."""
+    forward, inverse = np.array(ICT_FORWARD, float), np.array(ICT_INVERSE, float)
+    for image in (cube, cube.astype(np.int16) - 128, cube.astype(np.uint16) * 257):
+        transformed = colour.ict_forward(image)
+        assert 0.499 < np.abs(transformed - 4096 * (image @ forward.T)).max() < 0.5001
+        restored = transformed / 4096 @ inverse.T
+        assert np.abs(colour.ict_inverse(transformed) - restored).max() < 0.5001
+
+
+def test_up_to_14_bits_come_back_from_the_irreversible_transform() -> None:
+    rng = np.random.default_rng(4)
+    for bits in (8, 12, 14):
+        for low, high in ((0, (1 << bits) - 1), (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)):
+            image = rng.integers(low, high, (300, 300, 3), endpoint=True)
+            image[:2] = rng.choice([low, high], (2, 300, 3))
+            image = image.astype(np.int16 if low else np.uint16)
+            assert (colour.ict_inverse(colour.ict_forward(image)) == image).all()
+    white = np.array([[0, 0, 65535], [65535, 65535, 0]], np.uint16)
+    assert 0 < np.abs(colour.ict_inverse(colour.ict_forward(white)) - white).max() <= 2
+
+
+def test_the_irreversible_transform_refuses_to_wrap_and_works_across_blocks() -> None:
+    for wrong in (np.array([[1 << 19] * 3], np.uint32), np.array([[-(1 << 19), -(1 << 19), (1 << 19) - 1]], np.int32)):
+        with pytest.raises(InvalidPixels, match="irreversible component transform takes samples of at most 19 bits"):
+            colour.ict_forward(wrong)
+    # Beyond 19 bits, where the results fit. The weights of Y1 leave -0.00001: 2^31 / 10^5 of 1/4096 are 21475.
+    assert colour.ict_forward(np.array([[-(1 << 19)] * 3], np.int32)).tolist() == [[-(1 << 31), 21475, 0]]
+    image = np.random.default_rng(2).integers(0, 1 << 16, (3, 0x4000 // 2, 3)).astype(np.uint16)
+    for step in (colour.ict_forward, lambda pixels: colour.ict_inverse(pixels.astype(np.int32) << 12)):
+        assert (step(image)[:, :100] == np.stack([step(row[:100]) for row in image])).all()
+        assert (step(image[:, ::-1]) == step(image)[:, ::-1]).all()
+        assert step(image[:0]).shape == (0, 0x4000 // 2, 3)

@@ -494,3 +494,94 @@ class TestOddSources:
         with pytest.raises(DecodeFailed, match=r"markers say YCbCr, and Photometric Interpretation says RGB"):
             self._decode("1.2.840.10008.1.2.4.50", ycc, "RGB", 3, (8, 8))
         assert self._decode("1.2.840.10008.1.2.4.50", ycc, "YBR_FULL_422", 3, (8, 8)).shape == (40, 50, 3)
+
+
+DAMAGED = {
+    ".4.50": (FrameFormat(40, 36, 1, 8, 8, False, "MONOCHROME2"), {}),
+    ".4.70": (FrameFormat(40, 36, 1, 16, 16, False, "MONOCHROME2"), {"lossless": True, "predictor": 1}),
+}
+
+
+@pytest.mark.parametrize("syntax", DAMAGED)
+class TestDamagedJpegData:
+    """libjpeg makes samples up and goes on; found by tests.fuzz."""
+
+    def jpeg(self, syntax):
+        fmt, options = DAMAGED[syntax]
+        pixels = smooth(40, 36, fmt.bits_stored).astype(f"u{fmt.bits_allocated // 8}")
+        return "1.2.840.10008.1.2" + syntax, fmt, bytes(imagecodecs.jpeg8_encode(pixels, **options))
+
+    def scan(self, codestream):
+        at = codestream.index(b"\xff\xda")
+        return at + 2 + int.from_bytes(codestream[at + 2 : at + 4])
+
+    @pytest.mark.parametrize("marker", [b"\xff\xd0", b"\xff\xdc"])
+    def test_a_marker_among_the_data(self, syntax, marker):
+        uid, fmt, codestream = self.jpeg(syntax)
+        at = (self.scan(codestream) + len(codestream)) // 2
+        at += codestream[at - 1] == 0xFF
+        with pytest.raises(DecodeFailed, match="marker"):
+            decode(uid, codestream[:at] + marker + codestream[at:], fmt)
+
+    def test_data_twice(self, syntax):
+        """Where a decoder is led astray, it seldom ends exactly where the data do."""
+        uid, fmt, codestream = self.jpeg(syntax)
+        start, refused = self.scan(codestream), 0
+        places = range(start + 40, len(codestream) - 40, (len(codestream) - start - 80) // 10)
+        for at in places:
+            damaged = codestream[:at] + codestream[at : at + 8] * 2 + codestream[at + 8 :]
+            try:
+                decode(uid, damaged, fmt)
+            except DecodeFailed:
+                refused += 1
+        assert refused > len(places) / 2
+
+    @pytest.mark.parametrize("more", [4, 5, 40])
+    def test_data_behind_the_last_sample(self, syntax, more):
+        uid, fmt, codestream = self.jpeg(syntax)
+        with pytest.raises(DecodeFailed, match="go on behind"):
+            decode(uid, codestream[:-2] + b"\x55" * more + codestream[-2:], fmt)
+
+    def test_few_bytes_too_many_are_put_up_with(self, syntax):
+        uid, fmt, codestream = self.jpeg(syntax)
+        np.testing.assert_array_equal(
+            decode(uid, codestream[:-2] + b"\0\0" + codestream[-2:], fmt), decode(uid, codestream, fmt)
+        )
+
+    def test_restart_markers_are_none_of_that(self, syntax):
+        uid, fmt, codestream = self.jpeg(syntax)
+        if syntax == ".4.50":
+            fmt, codestream = FrameFormat(8, 16, 1, 8, 8, False, "MONOCHROME2"), restarted(codestream)
+        decode(uid, codestream, fmt)
+
+
+def restarted(codestream):
+    """Return a flat JPEG of two blocks with a restart interval of one (T.81 B.2.4.4)."""
+    flat = bytes(imagecodecs.jpeg8_encode(np.full((8, 8), 128, np.uint8)))
+    sof, sos = flat.index(b"\xff\xc0"), flat.index(b"\xff\xda")
+    data = flat[sos + 10 : -2]
+    wide = flat[: sof + 7] + b"\0\x10" + flat[sof + 9 : sos]
+    return wide + b"\xff\xdd\0\4\0\1" + flat[sos : sos + 10] + data + b"\xff\xd0" + data + b"\xff\xd9"
+
+
+def test_fewer_bits_of_another_sign_have_no_meaning():
+    """SIZ of 1 signed bit (T.800 A.5.1) for an image of 12 unsigned ones: found by tests.fuzz."""
+    fmt = FrameFormat(8, 8, 1, 16, 12, False, "MONOCHROME2")
+    pixels = smooth(8, 8, 12)
+    codestream = bytearray(imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k", bitspersample=12))
+    uid = "1.2.840.10008.1.2.4.90"
+    np.testing.assert_array_equal(decode(uid, bytes(codestream), fmt), pixels)
+    assert codestream[42] == 11
+    codestream[42] = 0x80
+    with pytest.raises(DecodeFailed, match="another sign"):
+        decode(uid, bytes(codestream), fmt)
+
+
+@pytest.mark.parametrize("syntax", [".4.57", ".4.70"])
+def test_dct_is_not_taken_for_lossless(syntax):
+    """What was lossy would pass for lossless from then on: found by tests.fuzz."""
+    codestream = bytes(imagecodecs.jpeg8_encode(smooth(8, 8, 8).astype(np.uint8)))
+    fmt = FrameFormat(8, 8, 1, 8, 8, False, "MONOCHROME2")
+    assert decode("1.2.840.10008.1.2.4.50", codestream, fmt).shape == (8, 8)
+    with pytest.raises(DecodeFailed, match="SOF0"):
+        decode("1.2.840.10008.1.2" + syntax, codestream, fmt)

@@ -535,30 +535,3 @@ def test_overlays_need_one_sample_in_cells_of_8_bits_or_more() -> None:
     ):
         with pytest.raises(InvalidPixels, match=r"verlay"):
             samples.extract_overlay(np.zeros(24, np.uint8), fmt, 16)
-
-
-@settings(PROFILE, max_examples=300)
-@given(cases())
-def test_cleared_overlay_bits_are_gone_and_nothing_else_changes(case: Case) -> None:
-    assume(not case.bit_offset)
-
-    cleared = samples.clear_overlay_bits(case.array, case.fmt)
-
-    assert cleared.shape == (case.fmt.frame_bytes,)
-    without = replace(case.fmt, overlay_bits=0)
-    for before, after in zip(case.cells, model_cells(cleared.tobytes(), without), strict=True):
-        assert model_sample(after, without) == model_sample(before, without)
-        assert not model_stray(after, without)
-        for bit in range(case.fmt.bits_allocated):
-            assert after[bit] == before[bit] or case.fmt.overlay_bits >> bit & 1
-            if after[bit] and case.fmt.overlay_bits >> bit & 1:
-                assert case.fmt.signed
-                assert before[case.fmt.high_bit]
-                assert bit > case.fmt.high_bit
-
-
-def test_cleared_overlays_join_the_sign_extension_around_them() -> None:
-    fmt = FrameFormat(1, 5, 1, 16, 12, True, "MONOCHROME2", overlay_bits=0xC000)
-    cells = np.array([0xB800, 0x3800, 0xC800, 0xC7FF, 0x8000], "<u2")
-    expected = [0xF800, 0xF800, 0x0800, 0x07FF, 0x0000]
-    assert samples.clear_overlay_bits(cells.view(np.uint8), fmt).view("<u2").tolist() == expected

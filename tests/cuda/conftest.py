@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import types
 from contextlib import nullcontext
 from importlib.machinery import ModuleSpec
 
+import numpy as np
 import pytest
 
 from gpuenc.cuda import health, memory, probe
+from gpuenc.frames import DeviceCells
 from tests.cuda import fake_nvimgcodec as fake
 
 
@@ -17,6 +20,7 @@ from tests.cuda import fake_nvimgcodec as fake
 def clean(monkeypatch):
     """No answer and no lost device is left from or for other tests."""
     monkeypatch.setattr(probe, "_ANSWERS", {})
+    monkeypatch.setattr(probe, "_counted", None)
     monkeypatch.setattr(health, "_LOST", {})
     monkeypatch.setattr(probe, "_cuda_was_used", False)
     monkeypatch.delenv(memory.DEVICE_MEMORY, raising=False)
@@ -30,9 +34,11 @@ def pretend(patch, script):
     patch.setitem(sys.modules, "nvidia", parent)
     patch.setitem(sys.modules, "nvidia.nvimgcodec", fake.module(script))
     patch.setattr(probe, "_ANSWERS", {})
+    patch.setattr(probe, "_counted", None)
     patch.setattr(health, "_LOST", {})
     patch.setattr(probe, "_driver_version", lambda: 13000)
     patch.setattr(probe, "_initialise", lambda device: "")
+    patch.setattr(probe, "_count", lambda: 1)
     patch.setattr(probe, "_version", lambda name: "0.9.0.20" if name.endswith("cu13") else "")
     patch.setattr(memory, "free_device_bytes", lambda device: 4 << 30)
 
@@ -66,6 +72,9 @@ class SimtWorkspace:
 
     def adopt(self, array):
         self.adopted.append(array)
+        if isinstance(array, DeviceCells):  # the fake CuPy's memory is unknown to the shim
+            there = (ctypes.c_uint8 * array.size).from_address(array.address)
+            return self.kernels.put(np.frombuffer(there, np.uint8))
         return array
 
     def trim(self):
@@ -82,6 +91,7 @@ def simt_gpu(gpu, monkeypatch):
 
     def opened(device):
         made.append(SimtWorkspace())
+        gpu.put = made[-1].kernels.put
         return made[-1]
 
     monkeypatch.setattr(memory, "open_workspace", opened)

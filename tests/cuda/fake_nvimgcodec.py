@@ -53,6 +53,14 @@ class JpegEncodeParams:
 
 
 @dataclass
+class DecodeParams:
+    apply_exif_orientation: bool = True
+    color_spec: Any = ColorSpec.SRGB
+    allow_any_depth: bool = False
+    sample_format: Any = None
+
+
+@dataclass
 class EncodeParams:
     quality_type: Any = QualityType.DEFAULT
     quality_value: float = 0
@@ -67,9 +75,15 @@ class EncodeParams:
 class CodeStream:
     """An output stream: its memory stays, its length changes."""
 
-    def __init__(self, pre_allocated_size: int = 0, pin_memory: bool = True) -> None:
+    def __init__(self, pre_allocated_size: int | bytes = 0, pin_memory: bool = True) -> None:
+        if isinstance(pre_allocated_size, bytes):  # a codestream to be decoded
+            data, pre_allocated_size = pre_allocated_size, len(pre_allocated_size)
+            self.__init__(pre_allocated_size, False)  # type: ignore[misc]
+            return self.write(data)
         self.pin_memory, self.capacity, self.size = pin_memory, pre_allocated_size, pre_allocated_size
         self._bytes = np.zeros(pre_allocated_size, np.uint8)
+
+        return None
 
     def write(self, data: bytes) -> None:
         if len(data) > self.capacity:
@@ -133,6 +147,12 @@ class Script:
     calls: list[list[Image]] = field(default_factory=list)
     encoders: list[Encoder] = field(default_factory=list)
     params: list[EncodeParams] = field(default_factory=list)
+    # Of decoding: what goes wrong with the frame of a number, before a call, and where decoded samples are put.
+    decode_fault: Callable[[int], str] = lambda number: ""
+    decode_batch: Callable[[list[CodeStream]], None] = lambda streams: None
+    put: Callable[[np.ndarray], Any] | None = None
+    decoders: list[Decoder] = field(default_factory=list)
+    decoded: list[int] = field(default_factory=list)
     streams: set[int] = field(default_factory=set)
 
 
@@ -215,6 +235,59 @@ class Encoder:
         return slot
 
 
+class Decoder:
+    """One decoder of the module whose script this is: JPEG 2000 alone, to arrays of shape (rows, columns, samples)."""
+
+    script: Script
+
+    def __init__(
+        self,
+        device_id: int = -1,
+        max_num_cpu_threads: int = 0,
+        backends: list[Backend] | None = None,
+        options: str = "",
+    ) -> None:
+        self.device_id, self.backends, self.closed = device_id, backends, False
+        self.script.decoders.append(self)
+
+    def __exit__(self, *_: object) -> None:
+        self.closed = True
+
+    def decode(self, srcs: list[CodeStream], *, params: DecodeParams | None = None, cuda_stream: int = 0) -> list[Any]:
+        self.script.decoded.append(len(srcs))
+        self.script.decode_batch(srcs)
+        return [self._one(bytes(memoryview(stream)), params or DecodeParams()) for stream in srcs]
+
+    def _one(self, data: bytes, params: DecodeParams) -> Any:
+        header = data[: data.find(b"\xff\x93")]
+        colour = {"planar": False} if data[40:42] == b"\0\3" else {}
+        try:
+            ht = b"\xff\x50" in header[4:]
+            samples = imagecodecs.htj2k_decode(data, **colour) if ht else imagecodecs.jpeg2k_decode(data)
+        except Exception:  # noqa: BLE001 - as the real one: None, whatever is wrong
+            return None
+        if samples.ndim == 3 and params.sample_format is not SampleFormat.I_UNCHANGED:
+            samples = samples[..., ::-1]
+        if not params.allow_any_depth and samples.dtype.itemsize > 1:
+            samples = (samples >> 8).astype(np.uint8)
+        fault = self.script.decode_fault(int(samples.reshape(-1)[0]))
+        if fault == "none":
+            return None
+        if fault == "zeros":
+            samples = np.zeros_like(samples)
+        if fault == "cut":
+            samples = samples[:-1]
+        if fault == "hang":
+            self.script.hang.wait(30)
+            return None
+        assert self.script.put is not None, "nothing is decoded without a place for it"
+        samples = np.ascontiguousarray(samples if samples.ndim == 3 else samples[..., None])
+        put = self.script.put(samples)
+        # As the real one: strides are told, also where there is nothing between rows.
+        interface = put.__cuda_array_interface__ | {"strides": samples.strides}
+        return types.SimpleNamespace(__cuda_array_interface__=interface, kept=put)
+
+
 def is_probe(images: list[Any]) -> bool:
     """Return whether this is the image by which a device is probed."""
     return len(images) == 1 and isinstance(images[0], Image) and images[0].samples.shape == (64, 64)
@@ -292,11 +365,12 @@ def module(script: Script) -> types.ModuleType:
     made = types.ModuleType("nvidia.nvimgcodec")
     made.__spec__ = ModuleSpec("nvidia.nvimgcodec", None)
     own = type("Encoder", (Encoder,), {"script": script})
+    made.Decoder = type("Decoder", (Decoder,), {"script": script})
     here = sys.modules[__name__]
     for name in (
         "CPU_ONLY", "GPU_ONLY", "HYBRID_CPU_GPU", "QualityType", "ColorSpec", "ChromaSubsampling", "SampleFormat",
         "Jpeg2kBitstreamType", "Jpeg2kProgOrder", "Backend", "Jpeg2kEncodeParams", "JpegEncodeParams", "EncodeParams",
-        "CodeStream", "as_image",
+        "CodeStream", "as_image", "DecodeParams",
     ):  # fmt: skip
         setattr(made, name, getattr(here, name))
     made.Encoder = own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from gpuenc.coding import coding
 from gpuenc.cuda import health, memory
-from gpuenc.errors import InvalidOption
+from gpuenc.errors import CodecError, InvalidOption
 from gpuenc.frames import FrameFormat
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
@@ -148,3 +149,39 @@ def test_streams_where_nothing_can_be_pinned():
             return fake.CodeStream(size, pin)
 
     assert [slot.pin_memory for slot in memory.Slots(Unpinnable, 1000).take(2, 10)] == [False, False]
+
+
+def test_a_thread_that_was_stopped_is_not_waited_for():
+    worker = health.Worker("gpuenc-test")
+    worker.close()
+    with pytest.raises(health.Stopped):
+        worker.call(lambda: 1, 60)
+
+
+def test_a_run_that_is_collected_with_its_thread_does_not_wait_for_it():
+    """The collector stops the thread first, and then closes the generator, whose end calls it once more."""
+    said = []
+
+    class Lane:
+        def __init__(self):
+            self.worker = health.Worker("gpuenc-test")
+            self.run = self.frames()
+            next(self.run)
+
+        def frames(self):
+            try:
+                yield 1
+            finally:
+                try:
+                    self.worker.call(lambda: said.append("called"), 60)
+                except CodecError as error:
+                    said.append(type(error))
+                self.worker.close()
+
+    lane = Lane()
+    thread = lane.worker._thread
+    del lane
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert said in ([health.Stopped], ["called"])

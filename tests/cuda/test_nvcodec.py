@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,12 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpuenc import engine
+from gpuenc import devices, engine, registry
 from gpuenc.codestream import parse
 from gpuenc.coding import coding
 from gpuenc.cpu import codecs as cpu_codecs
 from gpuenc.cpu import decoders, samples
-from gpuenc.cuda import health, memory, nvcodec, probe
+from gpuenc.cuda import health, memory, nvcodec, probe, session
 from gpuenc.frames import Coded, Encoded, Failure, Frame, FrameFormat, FrameRef, Palette
 from gpuenc.plugins import Plugin
 from gpuenc.syntaxes import BY_UID, find
@@ -218,7 +219,7 @@ def test_more_codestreams_that_are_not_what_was_asked_for(gpu, fault, uid, fmt):
 def test_wrong_samples_are_found_by_verification_alone(gpu):
     gpu.fault = lambda number: "wrong sample" if number == 1 else ""
     batch = frames(3)
-    results = run(batch, lossless(HT), verify=True)
+    results = run(batch, lossless(HT), verify="all")
     assert by(results) == ["nvimgcodec", "imagecodecs", "nvimgcodec"]
     assert_right(results, batch, lossless(HT))
 
@@ -504,3 +505,78 @@ def test_an_encoder_of_a_device_that_is_not_there_refuses_each_frame(clean, monk
     encoder.close()
     assert {r.code for r in results} == {"device-unavailable"}
     assert "No NVIDIA driver" in results[0].reason
+
+
+@pytest.fixture
+def two_gpus(gpu, monkeypatch):
+    """The fake, twice, and encoders that were not asked before; the first turn is the first GPU's."""
+    monkeypatch.setattr(probe, "_counted", 2)
+    monkeypatch.setattr(registry, "_ENCODERS", {})
+    monkeypatch.setattr(devices, "_TURNS", itertools.count())
+    monkeypatch.setattr(session, "_threads", lambda: 5)
+    gpu.used = lambda: {encoder.device_id for encoder in gpu.encoders if encoder.threads == 5}  # the probe's have one
+    return gpu
+
+
+def test_lanes_are_spread_over_gpus(two_gpus):
+    chain = registry.chain(BY_UID[HT])
+    batch = frames(64)
+    results = run(batch, lossless(HT), plugins=[small_batches(chain[0]), *chain[1:]], threads=4)
+    assert_right(results, batch, lossless(HT))
+    assert by(results) == ["nvimgcodec"] * 64
+    assert two_gpus.used() == {0, 1}
+
+
+def small_batches(plugin):
+    def open_(chosen):
+        return _small(plugin.open(chosen))
+
+    return replace(plugin, open=open_)
+
+
+def test_a_gpu_that_is_given_up_leaves_the_other(two_gpus):
+    def batch(images):
+        if any(image.samples.reshape(-1)[0] == 9 for image in images):
+            two_gpus.batch = lambda images: None
+            raise RuntimeError("CUDA Runtime failure: '#719' at kernel.cpp:3")
+
+    two_gpus.batch = batch
+    all_frames = frames(40)
+    chain = registry.chain(BY_UID[HT])
+    results = run(all_frames, lossless(HT), plugins=[small_batches(chain[0]), *chain[1:]], threads=1)
+    assert_right(results, all_frames, lossless(HT))
+    assert health.lost(0)
+    assert not health.lost(1)
+    assert by(results).count("imagecodecs") == 2
+    assert by(results[-20:]) == ["nvimgcodec"] * 20
+    assert two_gpus.used() == {0, 1}
+    assert nvcodec.is_available(HT)
+    assert registry.why_on_cpu(BY_UID[HT]) == ""
+    health.give_up(1, "it hangs")
+    assert not nvcodec.is_available(HT)
+    assert "#719" in registry.why_on_cpu(BY_UID[HT])
+
+
+def test_one_gpu_by_its_index(two_gpus):
+    for asked in (1, "1"):
+        assert run(frames(2), lossless(HT), plugins=registry.chain(BY_UID[HT], device=asked))
+    assert two_gpus.used() == {1}
+
+
+def test_a_gpu_that_is_not_there_is_an_error(two_gpus, monkeypatch):
+    monkeypatch.setattr(
+        probe, "_initialise", lambda device: f"There is no GPU {device}: 2 visible" if device > 1 else ""
+    )
+    with pytest.raises(RuntimeError, match="There is no GPU 2: 2 visible") as caught:
+        registry.chain(BY_UID[HT], device=2)
+    assert caught.value.code == "device-unavailable"
+
+
+def test_device_memory_reaches_the_encoder(two_gpus, monkeypatch):
+    asked, plain = [], memory.device_budget
+    monkeypatch.setattr(memory, "device_budget", lambda *given: asked.append(given[0]) or plain(*given))
+    encoder = registry.get_encoder(HT)
+    pixels = np.zeros((2, 40, 48), np.uint16)
+    list(encoder.iter_encode(pixels, device_memory_bytes=5 << 20))
+    encoder.encode(pixels, index=0, device_memory_bytes=6 << 20)
+    assert asked == [5 << 20, 6 << 20]

@@ -251,6 +251,37 @@ def test_standard_error_is_given_back(capfd):
     assert capfd.readouterr().err == "after"
 
 
+COUNT = "from gpuenc.cuda import probe; print(probe.device_count(), probe.device_count())"
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [({"FAKE_COUNT": "3"}, "3 3"), ({"FAKE_INIT": "100"}, "0 0"), ({"FAKE_COUNT": "0"}, "0 0"), ({}, "1 1")],
+    ids=str,
+)
+def test_gpus_are_counted_by_the_driver(libcuda, environment, said):
+    environment = environment | ({"FAKE_COUNT": "0"} if "FAKE_INIT" in environment else {})
+    assert ask(COUNT, libcuda, **environment) == said
+
+
+def test_each_gpu_is_asked_for_itself(libcuda):
+    code = f"""
+    from gpuenc.cuda import nvcodec, probe
+    plain = probe._initialise
+    probe._initialise = lambda device: "it is broken" if device == 0 else plain(device)
+    print([nvcodec.why_unavailable("{HT}", device) for device in range(3)], nvcodec.is_available("{HT}"))
+    """
+    said = ask(FAKE + textwrap.dedent(code), libcuda, FAKE_COUNT="2")
+    assert said == "['it is broken', '', 'There is no GPU 2: 2 visible'] True"
+
+
+@pytest.mark.filterwarnings("ignore:This process")
+def test_a_forked_child_of_a_process_that_used_cuda_counts_none(libcuda):
+    code = FORK.format(before=f"assert nvcodec.is_available('{HT}')")
+    code = code.replace(f'nvcodec.why_unavailable("{HT}")', "str(nvcodec.device_count())")
+    assert ask(FAKE + code, libcuda) == "0"
+
+
 @pytest.fixture
 def cupy(gpu, monkeypatch):
     """CuPy, as far as the probe of kernels sees it: kernels run under the shim."""

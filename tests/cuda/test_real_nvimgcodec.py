@@ -148,6 +148,15 @@ params = nvrules.settings(nv, lossy, coding(lossy, FrameFormat(*gray)))
 asked["psnr"] = [params.quality_type.name, params.quality_value]
 found["asked"] = asked
 
+params = nvrules.decode_settings(nv)
+found["decoding"] = [params.apply_exif_orientation, params.allow_any_depth, params.color_spec == nv.ColorSpec.UNCHANGED]
+with health.silenced():
+    decoder = nv.Decoder(device_id=CPU)
+    found["decoded"] = kinds(decoder.decode([nv.CodeStream(data)] * 2, params=params, cuda_stream=0))
+    garbage = [nv.CodeStream(bad) for bad in (b"garbage", data[:30])]
+    found["garbage"] = kinds(decoder.decode(garbage, params=params, cuda_stream=0))
+    decoder.__exit__(None, None, None)
+
 probe._ANSWERS[0, "jpeg2k"] = probe.Answer()
 from gpuenc.cuda import nvcodec
 from gpuenc.frames import Frame, FrameRef
@@ -251,6 +260,12 @@ def test_what_constructors_raise_without_a_driver_and_what_becomes_of_it(without
     assert without_driver["pinned"][:2] == ["RuntimeError", "Unable to get device count"]
     assert without_driver["spoiled"][2] is False  # ordinary memory instead
     assert without_driver["no device memory"] == ["RuntimeError", "Buffer is not CUDA-accessible"]
+
+
+def test_decoding_is_asked_for_as_it_lies_and_takes_lists(found):
+    assert found["decoding"] == [False, True, True]
+    assert len(found["decoded"]) == 2  # without a device, None
+    assert found["garbage"] == [None, None]  # and no exception
 
 
 def test_a_lane_on_a_device_that_is_gone_returns_failures(without_driver):

@@ -295,3 +295,39 @@ def test_no_mutation_breaks_the_header(tmp_path, seed):
         except GpuencError:
             continue
     assert opened > 50
+
+
+@pytest.mark.parametrize("syntax", [made.EXPLICIT, made.IMPLICIT, made.BIG])
+def test_a_preamble_without_meta_stays_a_preamble(tmp_path, syntax):
+    image = made.of(SPECIMEN, syntax=syntax, preamble=bytes(range(128)), meta=False)
+    with DicomFile(image.write(tmp_path / "x.dcm")) as source:
+        data = output(source)
+    assert data[:132] == bytes(range(128)) + b"DICM"
+    assert data.count(b"DICM") == 1
+    ds = dcmread(BytesIO(data))
+    assert ds.file_meta.TransferSyntaxUID == HTJ2K
+    assert ds.Rows == 3
+
+
+@pytest.mark.parametrize("syntax", [made.EXPLICIT, made.IMPLICIT, made.BIG, made.JPEG])
+@pytest.mark.parametrize("stray", [False, True])
+@pytest.mark.parametrize("tag", [0x00080018, 0x00280010, 0x7FE00010])
+def test_what_precedes_pixel_data_does_not_follow_it(tmp_path, syntax, stray, tag):
+    """Readers that take the last of two elements would see another image."""
+    again = made.Element(tag, "OB" if tag == 0x7FE00010 else "US", b"\2\0")
+    image = made.compressed([[b"ab"]]) if syntax == made.JPEG else made.of(SPECIMEN, syntax=syntax)
+    data = image.file()
+    if stray:
+        data += made.tag_and_length(0xFFFEE0DD, "", 0, implicit=True, order=">" if syntax == made.BIG else "<")
+    (tmp_path / "x.dcm").write_bytes(data + made.encoded(again, syntax if syntax != made.JPEG else made.EXPLICIT))
+    with DicomFile(tmp_path / "x.dcm") as source, pytest.raises(SourceError, match="behind Pixel Data") as caught:
+        header(source, CHANGES, HTJ2K)
+    assert caught.value.code == "corrupt-header"
+
+
+@pytest.mark.parametrize("rest", [b"", b"\0", b"\0" * 5000, b"rubbish", b"\xff" * 9])
+def test_what_is_no_element_may_follow_pixel_data(tmp_path, rest):
+    (tmp_path / "x.dcm").write_bytes(made.of(SPECIMEN, trailer=made.PADDING).file() + rest)
+    with DicomFile(tmp_path / "x.dcm") as source:
+        header(source, CHANGES, HTJ2K)
+        assert b"".join(trailer(source)) == made.encoded(made.PADDING[0]) + rest

@@ -34,13 +34,13 @@ STREAMS = [b"\xff\xd8abc\xff\xd9", b"\xff\xd8de\xff\xd9", b"\xff\xd8\xff\xd9"]
 J2K = find("jpeg2000-lossless")
 
 
-def head(syntax=J2K.uid):
-    image = made.Image(syntax=syntax)
+def head(frames=1, syntax=J2K.uid):
+    image = made.Image(rows=5, columns=7, frames=frames, syntax=syntax)
     return Header(image.prefix(), b"".join(made.encoded(element) for element in image.header()))
 
 
 def written(path, streams=STREAMS, **options):
-    with OutputFile(path, head(), J2K, len(streams), cells=CELLS, fsync=False, **options) as output:
+    with OutputFile(path, head(len(streams)), J2K, len(streams), cells=CELLS, fsync=False, **options) as output:
         for stream in streams:
             output.put(stream)
         return output.finish(trailer=[made.encoded(made.PADDING[0])])
@@ -203,7 +203,7 @@ def test_an_existing_destination_is_not_touched(tmp_path):
     assert caught.value.code == "destination-exists"
     assert path.read_bytes() == b"mine"
     written(path, overwrite=True)
-    assert dcmread(path).Rows == 4
+    assert dcmread(path).Rows == 5
     assert [each.name for each in tmp_path.iterdir()] == ["x.dcm"]
 
 
@@ -224,7 +224,7 @@ def test_a_destination_that_appears_meanwhile_is_not_touched(tmp_path, monkeypat
     assert path.read_bytes() == b"theirs"
     assert [each.name for each in tmp_path.iterdir()] == ["x.dcm"]
     written(tmp_path / "y.dcm")
-    assert dcmread(tmp_path / "y.dcm").Rows == 4
+    assert dcmread(tmp_path / "y.dcm").Rows == 5
 
 
 @contextmanager

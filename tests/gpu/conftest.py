@@ -3,6 +3,7 @@
 GPUENC_REQUIRE_CUDA=1     no GPU is a failure and not a skip
 GPUENC_GPU_REHEARSAL=1    the tests themselves are tested: nvImageCodec is the fake of tests/cuda, kernels run under the
                           shim, fewer frames, and no result is written
+GPUENC_GPU_DISCARD=1      no result is written: for what runs these tests under another tool
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tests.gpu import evidence as evidence_
 
 ROOT = Path(__file__).resolve().parents[2]
 REHEARSAL = os.environ.get("GPUENC_GPU_REHEARSAL", "")
+DISCARD = os.environ.get("GPUENC_GPU_DISCARD") == "1"
 REQUIRED = os.environ.get("GPUENC_REQUIRE_CUDA") == "1"
 
 
@@ -71,7 +73,7 @@ def rehearse(patch):
 def evidence(gpu):
     found = evidence_.Evidence()
     yield found
-    if not gpu.rehearsal:
+    if not gpu.rehearsal and not DISCARD:
         evidence_.write(found.finished(evidence_.machine(gpu.name, gpu.driver)))
         evidence_.PAGE.write_text(evidence_.page(), encoding="utf-8")
 
@@ -95,7 +97,26 @@ def kernels(gpu):
 
 
 class GpuDevice(CupyDevice):
-    """A GPU on which arrays may begin at odd addresses."""
+    """A GPU on which arrays may begin at odd addresses, and launches can be done again."""
+
+    def __init__(self, index):
+        super().__init__(index)
+        self.launches = []
+
+    def launch(self, source, kernel, grid, block, arguments):
+        self.launches.append((source, kernel, grid, block, arguments))
+        super().launch(source, kernel, grid, block, arguments)
+
+    def again(self, run):
+        """Return what does nothing but the launches of `run()`, whose jobs are made here, once."""
+        self.launches.clear()
+        kept = run(), list(self.launches)  # results are written again, to the same place
+
+        def launches():
+            for source, kernel, grid, block, arguments in kept[1]:
+                super(GpuDevice, self).launch(source, kernel, grid, block, arguments)
+
+        return launches
 
     def put(self, values, misalign=0):
         size = max(1, values.nbytes)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 
-from gpuenc.coding import coding
-from gpuenc.cuda import samples as device_samples
-from gpuenc.frames import FrameFormat
-from gpuenc.syntaxes import find
-from gpuenc.targets import target
-from tests.gpu.conftest import made_frame
+from tests.gpu.conftest import ROOT, in_a_process
+from tests.gpu.full_size import CASES
 from tests.simt.cases import COMPARISONS
 
 
@@ -27,25 +29,108 @@ def test_kernel_equals_its_twin(gpu, evidence, kernels, kernel):
         evidence.tally("kernels", right, kernel)
 
 
-def test_preparation_runs_at_the_speed_of_memory(gpu, evidence, kernels, cupy):
-    formats = {
-        "u12": FrameFormat(512, 512, 1, 16, 12, False, "MONOCHROME2"),
-        "u12 big-endian": FrameFormat(512, 512, 1, 16, 12, False, "MONOCHROME2", big_endian=True),
-        "rgb8 planar": FrameFormat(512, 512, 3, 8, 8, False, "RGB", 1),
-    }
+# One pass over whole cells, which is what nearly all frames take.
+PREPARATION = ("prepare_8_8", "prepare_16_16", "prepare_planar_8_8")
+COMPARE = ("crc32", "count_differing_16_16", "count_differing_8_8")
+
+
+def test_every_kernel_at_full_size(gpu, evidence, kernels, cupy):
+    """Launches alone are timed: jobs are made once, before."""
     rates = {"copy": _rate(cupy, *_copy(cupy))}
-    for name, fmt in formats.items():
-        plain = FrameFormat(512, 512, fmt.samples, fmt.bits_allocated, fmt.bits_stored, False, fmt.photometric)
-        wanted, pixels = coding(target(find("htj2k-lossless")), fmt), made_frame(plain, 0, "lowest").pixels
-        batch = [kernels.put(pixels) for _ in range(256)]
+    for name, made in CASES.items():
+        case = made(kernels, 512, 128)
+        rates[name] = _rate(cupy, kernels.again(case.run), case.moved_bytes)
+        del case
+        cupy.get_default_memory_pool().free_all_blocks()
 
-        def prepare(batch=batch, fmt=fmt, wanted=wanted):
-            device_samples.prepare(kernels, batch, fmt, wanted)
+    def said(names):
+        return ", ".join(f"{name} {rates[name]:.0f} GB/s ({rates[name] / rates['copy']:.0%})" for name in names)
 
-        rates[name] = _rate(cupy, prepare, 2 * 256 * pixels.nbytes)
-    share = {name: round(rate / rates["copy"], 2) for name, rate in rates.items() if name != "copy"}
-    said = ", ".join(f"{name} {rates[name]:.0f} GB/s ({part:.0%})" for name, part in share.items())
-    evidence.record("kernel-bandwidth", f"{said}; copy {rates['copy']:.0f} GB/s, launches included", GB_s=rates)
+    copied = f"copy {rates['copy']:.0f} GB/s"
+    evidence.record("kernel-bandwidth", f"{said(PREPARATION)}; {copied}", GB_s=rates)
+    evidence.record("kernel-rates", f"{said(CASES)}; {copied}")
+    evidence.record("compare-rates", f"{said(COMPARE)}; {copied}")
+
+
+@pytest.mark.parametrize("kernel", CASES)
+def test_full_size_cases_launch_the_kernel_they_name(gpu, kernels, kernel):
+    if not gpu.rehearsal:
+        pytest.skip("a rehearsal shows it, whose device counts bytes")
+    case = CASES[kernel](kernels, 64, 2)
+    kernels.launched.clear()
+    case.run()
+    assert kernels.launched[-1] == kernel
+    moved = kernels.done.read_bytes + kernels.done.written_bytes
+    # 80 bytes of the job and 8 of constants for each thread; entries of the palette, constants of the CRC.
+    more = moved - case.moved_bytes - 88 * kernels.done.threads
+    tables = {"expand": 4 * 2 * 64 * 64, "crc32": 20_000}.get(kernel.partition("_")[0], 64)
+    assert 0 <= more <= tables
+
+
+def test_the_cost_of_a_launch(gpu, evidence, kernels, cupy):
+    """What the host does for a batch of 256 small frames, and how long until its results are known."""
+    case = CASES["prepare_16_16"](kernels, 64, 256)
+    case.run().found()
+    queued, done = [], []
+    for _ in range(50):
+        cupy.cuda.Device().synchronize()
+        start = time.perf_counter()
+        prepared = case.run()
+        queued.append(time.perf_counter() - start)
+        prepared.found()
+        done.append(time.perf_counter() - start)
+    evidence.record(
+        "launch-cost",
+        f"{np.median(queued) * 1e6:.0f} us to make and queue the jobs of 256 frames, {np.median(done) * 1e6:.0f} us "
+        "until what was found is on the host (medians of 50)",
+    )
+
+
+def test_compilation_and_its_cache(gpu, evidence, cupy, tmp_path):
+    code = """
+import time
+import cupy
+from gpuenc.cuda.kernels import SOURCES, CupyDevice
+cupy.zeros(1)
+device, spent = CupyDevice(0), []
+for source in SOURCES:
+    start = time.perf_counter()
+    device._module(source).compile()
+    spent.append(time.perf_counter() - start)
+print(sum(spent), *(f"{source} {s:.2f}" for source, s in zip(SOURCES, spent)))
+"""
+    first, second = (in_a_process(code, CUPY_CACHE_DIR=str(tmp_path)) for _ in range(2))
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    spent = [float(done.stdout.split()[0]) for done in (first, second)]
+    files = len(list(tmp_path.rglob("*.cubin")))
+    evidence.record(
+        "compile",
+        f"{spent[0]:.2f} s at first use ({' s, '.join(' '.join(p) for p in _pairs(first.stdout))} s); {spent[1]:.2f} s "
+        f"in a second process, {files} files in the cache",
+    )
+    assert files
+    assert spent[1] < spent[0]
+
+
+def _pairs(text):
+    words = text.split()[1:]
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck"])
+def test_the_sanitizer_finds_nothing(gpu, evidence, cupy, tool):
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        pytest.skip("there is no compute-sanitizer on this machine")
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/gpu/test_kernels.py"]
+    done = subprocess.run(
+        [sanitizer, "--tool", tool, "--error-exitcode", "9", "--target-processes", "all", *tests, "-k", "its_twin"],
+        capture_output=True, text=True, cwd=ROOT, timeout=540, check=False,
+        env=os.environ | {"GPUENC_GPU_DISCARD": "1"},
+    )  # fmt: skip
+    [said] = [line.strip("= ") for line in done.stdout.splitlines() if "ERROR SUMMARY" in line][-1:] or ["no summary"]
+    evidence.tally("sanitizer", done.returncode == 0, f"{tool}: {said}")
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def _copy(cupy):

@@ -10,13 +10,14 @@ import imagecodecs
 import numpy as np
 import pytest
 
+import gpuenc
 from gpuenc import engine
 from gpuenc.coding import coding
 from gpuenc.cpu import codecs as cpu_codecs
 from gpuenc.cpu import samples
-from gpuenc.cuda import memory, nvcodec, probe
+from gpuenc.cuda import arrays, memory, nvcodec, probe
 from gpuenc.frames import Encoded, Failure, FrameFormat, FrameRef
-from gpuenc.plugins import Plugin
+from gpuenc.plugins import Plugin, Verdict
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
 from tests.gpu.conftest import in_a_process, made_frame
@@ -210,3 +211,98 @@ def test_arrays_on_the_device_are_encoded_where_they_are(gpu, evidence, cupy):
     encoder.close()
     evidence.record("streams", f"{rounds - wrong} of {rounds} right")
     assert not wrong
+
+
+def test_the_devices_verification_is_the_cpus(gpu, evidence, cupy):
+    """Every format: the verdict on right codestreams, on those of other frames, and on some with bits flipped."""
+    for name in ("htj2k-lossless", "jpeg2000-lossless", "htj2k-lossless-rpcl"):
+        chosen = target(find(name))
+        for fmt in FORMATS[:4]:
+            wanted, encoder = coding(chosen, fmt), nvcodec.BatchEncoder(chosen)
+            batch = [made_frame(fmt, n, ("noise", "smooth")[n % 2]) for n in range(16)]
+            made = [result.codestream for result in encoder.encode(batch)]
+            expected = [samples.prepare(frame.pixels, fmt, wanted) for frame in batch]
+            right = [Verdict(0, samples.checksum(one)) for one in expected]
+            evidence.tally("verify-exact", encoder.verify(batch, made) == right, f"{name} {fmt}")
+            turned = encoder.verify(batch, made[1:] + made[:1])
+            differing = [
+                int(np.count_nonzero(a != b)) for a, b in zip(expected, expected[1:] + expected[:1], strict=True)
+            ]
+            evidence.tally("verify-exact", [one.differing for one in turned] == differing, f"{name} {fmt} turned")
+            spoiled = [one[:-60] + bytes([one[-60] ^ 0x10]) + one[-59:] for one in made]
+            said = encoder.verify(batch, spoiled)
+            fine = [isinstance(one, Verdict) and not one.differing for one in said]
+            back = [np.array_equal(_decoded(one, fmt), two) for one, two in zip(spoiled, expected, strict=True)]
+            evidence.tally(
+                "verify-exact", not any(a and not b for a, b in zip(fine, back, strict=True)), f"{name} spoiled"
+            )
+            encoder.close()
+    count, wrong = evidence.tallies["verify-exact"]
+    assert count
+    assert not wrong
+
+
+def _decoded(codestream, fmt):
+    planes = {"planar": False} if fmt.samples > 1 else {}
+    for decode in (
+        lambda: imagecodecs.htj2k_decode(codestream, **planes),
+        lambda: imagecodecs.jpeg2k_decode(codestream),
+    ):
+        try:
+            return decode()
+        except Exception:  # noqa: BLE001 - whatever a decoder makes of a spoiled codestream
+            continue
+    return None
+
+
+class ByDlpack:
+    """An array that nothing but DLPack tells of."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def test_arrays_of_a_caller_are_frames(gpu, evidence, cupy, monkeypatch):
+    encoder = gpuenc.get_encoder(HT)
+    values = np.random.default_rng(6).integers(0, 4096, (12, 130, 140)).astype(np.uint16)
+    expected = list(encoder.iter_encode(values, bits_stored=12))
+    copies, plain = [], arrays.fetched
+    monkeypatch.setattr(arrays, "fetched", lambda cells: copies.append(1) or plain(cells))
+    monkeypatch.setattr(nvcodec, "PROVEN", True)
+    wide = cupy.zeros((12, 130, 280), cupy.uint16)
+    wide[..., ::2] = cupy.asarray(values)
+    ways = {
+        "CuPy": cupy.asarray(values),
+        "DLPack": ByDlpack(cupy.asarray(values)),
+        "strides": wide[..., ::2],
+        "32 bits": cupy.asarray(values.astype(np.uint32)),
+    }
+    for name, array in ways.items():
+        options = {"bits_allocated": 16} if name == "32 bits" else {}
+        made = list(encoder.iter_encode(array, bits_stored=12, **options))
+        evidence.tally("arrays", made == expected, name)
+        assert made == expected, name
+    assert not copies
+
+
+def test_several_gpus(gpu, evidence, cupy):
+    count = probe.device_count()
+    if count < 2:
+        pytest.skip("there is one GPU")
+    values = np.random.default_rng(6).integers(0, 4096, (400, 512, 512)).astype(np.uint16)
+    free = [cupy.cuda.Device(n).mem_info[0] for n in range(count)]
+    encoder = gpuenc.get_encoder(HT)
+    start = time.perf_counter()
+    made = list(encoder.iter_encode(values, bits_stored=12))
+    rate = values.nbytes / (time.perf_counter() - start) / 1e9
+    used = [n for n in range(count) if cupy.cuda.Device(n).mem_info[0] < free[n]]
+    right = sum(np.array_equal(imagecodecs.htj2k_decode(one), two) for one, two in zip(made, values, strict=True))
+    evidence.record("gpus", f"{len(used)} of {count} used, {right} of {len(values)} right, {rate:.2f} GB/s")
+    assert right == len(values)
+    assert len(used) == count

@@ -270,6 +270,9 @@ COMPARISONS: dict[str, Comparison] = {
     **{f"rct_forward_{bits}": partial(_whole, "rct_forward", (f"u{bits // 8}", f"i{bits // 8}")) for bits in (8, 16)},
     "rct_forward_32": partial(_whole, "rct_forward", ("u4", "i4"), bits=31),
     "rct_inverse": partial(_whole, "rct_inverse", ("i4",), bits=30),
+    **{f"ict_forward_{bits}": partial(_whole, "ict_forward", (f"u{bits // 8}", f"i{bits // 8}")) for bits in (8, 16)},
+    "ict_forward_32": partial(_whole, "ict_forward", ("u4", "i4"), bits=19),
+    "ict_inverse": partial(_whole, "ict_inverse", ("i4",)),
     **{
         f"count_differing_{one}_{other}": partial(_count, (one // 8, other // 8))
         for one, other in ((8, 8), (16, 16), (32, 32), (8, 16), (8, 32), (16, 32))

@@ -49,10 +49,11 @@ void palette_indices(const u32* samples, u64 count, i32 first, u32 entries, u32*
     for (u64 i = 0; i < count; i++) out[i] = palette_index(samples[i], first, entries);
 }
 
-void transforms(const i64* pixels, u64 count, u32 forward, i64* out, u8* fits) {
+void transforms(const i64* pixels, u64 count, u32 forward, u32 reversible, i64* out, u8* fits) {
     for (u64 i = 0; i < count; i++, pixels += 3, out += 3) {
         const Wide from = {pixels[0], pixels[1], pixels[2]};
-        const Wide to = forward ? rct_forward_of(from) : rct_inverse_of(from);
+        const Wide to = reversible ? (forward ? rct_forward_of(from) : rct_inverse_of(from))
+                                   : (forward ? ict_forward_of(from) : ict_inverse_of(from));
         out[0] = to.a;
         out[1] = to.b;
         out[2] = to.c;
@@ -78,7 +79,7 @@ void job_layout(u64* out) {
 
 void constants(u32* out) {
     const u32 values[] = {BIG_ENDIAN_CELLS, SIGNED_SAMPLES, SIGNED_TARGET, TO_RGB, FAULT_TRUNCATED, FAULT_JOB, FAULT_OVERFLOW,
-                          STATUS_WORDS};
+                          STATUS_WORDS, ICT_FRACTION_BITS};
     for (u32 value : values) *out++ = value;
 }
 }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from gpuenc.cpu import samples as cpu
+from gpuenc.cpu.colour import ICT_FRACTION_BITS
 from gpuenc.cuda import jobs
 from gpuenc.cuda.kernels import read_source, sources_root
 from gpuenc.frames import FrameFormat, Palette
@@ -138,11 +141,46 @@ def test_reversible_transform(functions: ctypes.CDLL, forward: bool) -> None:
     pixels[:2000] >>= 21
     pixels[-1] = ((1 << 31) - 1, -(1 << 31), -(1 << 31)) if forward else ((1 << 31) - 1, -8, -8)
     got, fits = np.empty_like(pixels), np.empty(4096, np.uint8)
-    functions.transforms(at(pixels), COUNT, int(forward), at(got), at(fits))
+    functions.transforms(at(pixels), COUNT, int(forward), 1, at(got), at(fits))
     twin = cpu.rct_forward if forward else cpu.rct_inverse
     np.testing.assert_array_equal(got[:-1], twin(pixels[:-1].astype(np.int32)))
     assert fits[:-1].all()
     assert not fits[-1]
+
+
+def test_irreversible_transform(functions: ctypes.CDLL) -> None:
+    # Every size of number, both signs, and the corners of what results have room for.
+    pixels = RANDOM.integers(-(1 << 18), 1 << 18, (4096, 3), np.int64)
+    pixels >>= RANDOM.integers(0, 18, (4096, 1))
+    pixels[:8] = np.stack(np.meshgrid(*[[-(1 << 18), (1 << 18) - 1]] * 3), axis=-1).reshape(8, 3)
+    pixels[8:12] = [[(1 << 19) - 1] * 3, [0, 0, (1 << 19) - 1], [(1 << 19) - 1, 0, 0], [0, (1 << 19) - 1, 0]]
+    got, fits = np.empty_like(pixels), np.empty(4096, np.uint8)
+    functions.transforms(at(pixels), COUNT, 1, 0, at(got), at(fits))
+    np.testing.assert_array_equal(got, cpu.ict_forward(pixels.astype(np.int32)))
+    assert fits.all()
+    back = np.empty_like(pixels)
+    functions.transforms(at(got), COUNT, 0, 0, at(back), at(fits))
+    np.testing.assert_array_equal(back, cpu.ict_inverse(got.astype(np.int32)))
+    assert fits.all()
+
+
+def test_irreversible_transform_of_all_numbers_of_32_bits(functions: ctypes.CDLL) -> None:
+    """Numerators have room, and what does not fit 32 bits is told."""
+    corners = [-(1 << 31), -1, 0, 1, (1 << 31) - 1, (1 << 32) - 1]
+    pixels = RANDOM.integers(-(1 << 31), 1 << 32, (4096, 3), np.int64)
+    pixels[: 6**3] = np.stack(np.meshgrid(corners, corners, corners), axis=-1).reshape(-1, 3)
+    got, fits = np.empty_like(pixels), np.empty(4096, np.uint8)
+    functions.transforms(at(pixels), COUNT, 1, 0, at(got), at(fits))
+    weights = ((29900, 58700, 11400), (-16875, -33126, 50000), (50000, -41869, -8131))
+    for pixel, result, fit in zip(pixels.tolist(), got.tolist(), fits, strict=True):
+        exact = [Fraction(sum(a * b for a, b in zip(row, pixel, strict=True)) << 12, 100_000) for row in weights]
+        assert result == [math.floor(value + Fraction(1, 2)) for value in exact]
+        assert fit == all(-(1 << 31) <= value < 1 << 31 for value in result)
+    inside = np.clip(pixels, -(1 << 31), (1 << 31) - 1)
+    inside[-500:, 0], inside[-500:, 1:] = np.arange(-250, 250) * 2048, 0  # gray: every other one is a tie
+    functions.transforms(at(inside), COUNT, 0, 0, at(got), at(fits))
+    np.testing.assert_array_equal(got, cpu.ict_inverse(inside.astype(np.int32)))
+    assert fits.all()
 
 
 # CRC-32: polynomials over GF(2) as Python integers, the coefficient of x^31 in bit 31.
@@ -189,11 +227,11 @@ def test_structures_and_constants_are_those_of_the_python_side(functions: ctypes
     assert jobs.JOB.fields is not None
     assert [field[1] for field in jobs.JOB.fields.values()] == layout[:16].tolist()
     assert jobs.JOB.itemsize == layout[16]
-    constants = np.empty(8, np.uint32)
+    constants = np.empty(9, np.uint32)
     functions.constants(at(constants))
     assert constants.tolist() == [
         jobs.BIG_ENDIAN_CELLS, jobs.SIGNED_SAMPLES, jobs.SIGNED_TARGET, jobs.TO_RGB,
-        jobs.FAULT_TRUNCATED, jobs.FAULT_JOB, jobs.FAULT_OVERFLOW, jobs.STATUS_WORDS,
+        jobs.FAULT_TRUNCATED, jobs.FAULT_JOB, jobs.FAULT_OVERFLOW, jobs.STATUS_WORDS, ICT_FRACTION_BITS,
     ]  # fmt: skip
 
 

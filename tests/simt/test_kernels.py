@@ -144,6 +144,8 @@ def test_a_palette_that_cannot_be_is_refused(flags: int, entries: int) -> None:
         (cuda.rct_forward, np.array([[[[0xFFFFFFFF] * 3]]], np.uint32)),
         (cuda.rct_forward, np.array([[[[-(1 << 31), (1 << 31) - 1, 0]]]], np.int32)),
         (cuda.rct_inverse, np.array([[[[(1 << 31) - 1, -8, 8]]]], np.int32)),
+        (cuda.ict_forward, np.array([[[[1 << 19] * 3]]], np.uint32)),
+        (cuda.ict_forward, np.array([[[[-(1 << 19), -(1 << 19), (1 << 19) - 1]]]], np.int32)),
     ],
 )
 def test_what_needs_more_than_32_bits_is_an_error_as_in_the_twin(function: object, values: np.ndarray) -> None:

@@ -158,6 +158,9 @@ MUTANTS = [
     ("index < 0 ? 0 : ", "index >= entries", "index > entries", "expand_palette_8", "out of bounds"),
     ("114 * blue + ", "500", "499", "rgb_to_ybr", WRONG),
     ("return {(", "rgb.a + 2 * rgb.b + rgb.c", "rgb.a + 2 * rgb.b + rgb.c + 1", "rct_forward_8", WRONG),
+    ("numerator / denominator - ", "(numerator % denominator < 0)", "0", "ict_forward_16", WRONG),
+    ("luma = ICT_UNIT * ybr.a + ", "unit / 2", "0", "ict_inverse", WRONG),
+    ("luma - 34413 * ybr.b - ", "71414 * ybr.c", "71413 * ybr.c", "ict_inverse", WRONG),
     ("atomicAdd(status + ", "u64(STATUS_WORDS) * frame", "u64(frame)", "count_differing_8_8", WRONG),
 ]  # fmt: skip
 

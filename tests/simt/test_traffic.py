@@ -28,6 +28,9 @@ CALLS: dict[str, tuple[tuple[int, ...], str, Callable[..., object], float, int]]
     "rct_forward_8": (RGB, "u1", cuda.rct_forward, 4, 16),
     "rct_forward_16": (RGB, "u2", cuda.rct_forward, 4, 16),
     "rct_inverse": (RGB, "i4", cuda.rct_inverse, 4, 16),
+    "ict_forward_8": (RGB, "u1", cuda.ict_forward, 4, 16),
+    "ict_forward_16": (RGB, "u2", cuda.ict_forward, 4, 16),
+    "ict_inverse": (RGB, "i4", cuda.ict_inverse, 4, 16),
     "expand_palette_8": (GRAY, "u1", lambda on, cells: cuda.expand_palette(on, cells, TABLE), 3, 16),
 }
 
@@ -43,7 +46,13 @@ def test_every_byte_is_moved_once_and_in_vectors(kernel: str) -> None:
     look_ups = 4 * values.size if kernel.startswith("expand") else 0
     assert on.done.read_bytes == values.nbytes + look_ups + on.done.threads * jobs.JOB.itemsize
     assert on.done.written_bytes == values.size * per_sample
-    read_at_a_time = 8 if kernel in ("downsample_422", "rct_forward_16") else 4 if kernel == "rct_forward_8" else 16
+    read_at_a_time = (
+        8
+        if kernel in ("downsample_422", "rct_forward_16", "ict_forward_16")
+        else 4
+        if kernel[1:] == "ct_forward_8"
+        else 16
+    )
     assert on.done.reads == values.nbytes / read_at_a_time + look_ups / 4 + on.done.threads
     assert on.done.writes == on.done.written_bytes / vector
 

@@ -1,0 +1,242 @@
+"""Outputs checked again without their sources, against what the job's report says of them.
+
+A record holds CRC-32 of the samples of each frame that was verified when it was encoded, and XXH3-128 of the file. A
+file whose digest is as recorded has not changed; its samples are decoded all the same, so that what could not be
+decoded any more would be found too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from gpuenc.archive.budget import ByteBudget, default_bytes
+from gpuenc.archive.comparison import MAX_LISTED, coding_of
+from gpuenc.archive.findings import Finding, Stopped, line
+from gpuenc.archive.verify import run
+from gpuenc.cpu import decoders, samples
+from gpuenc.dicom.digests import file_digest
+from gpuenc.dicom.source import DicomFile
+from gpuenc.errors import DecodeFailed, GpuencError
+from gpuenc.frames import Coded
+from gpuenc.syntaxes import BY_UID
+
+if TYPE_CHECKING:
+    import threading
+
+    from numpy.typing import NDArray
+
+    from gpuenc.archive.findings import Verified, Watcher
+    from gpuenc.frames import Frame
+
+    DecodeSamples = Callable[..., NDArray[Any]]
+
+_PEAK_FACTOR = 12
+_DIGITS = frozenset("0123456789abcdef")
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a report says of one output.
+
+    Parameters
+    ----------
+    source, destination : str
+        As the job had them.
+    path : Path
+        Where the output should be now.
+    crc32 : tuple of str
+        Of the samples of each frame.
+    digest : str
+        XXH3-128 of the file.
+    """
+
+    source: str
+    destination: str
+    path: Path
+    crc32: tuple[str, ...]
+    digest: str
+
+
+def recheck(
+    record: Path,
+    output: Path,
+    watcher: Watcher,
+    *,
+    independent: bool = False,
+    jobs: int = 0,
+    budget: ByteBudget | None = None,
+    stop: threading.Event | None = None,
+) -> Verified:
+    """Check the outputs that a report names, below `output`, wherever that folder is now.
+
+    Files that the job skipped or failed have no output and are not counted. A file without checksums is not called
+    equal, since nothing can be said of it.
+
+    Parameters
+    ----------
+    record : Path
+        JSON Lines, one `gpuenc.archive.report.Record` each; the last one of an output counts.
+    output : Path
+        The folder that was the job's destination.
+    watcher, independent, jobs, budget, stop
+        As for `gpuenc.archive.verify.verify`.
+    """
+    items, broken = _read(record, output)
+    budget = budget or ByteBudget(default_bytes())
+
+    def work(item: Recorded, stopped: threading.Event) -> Finding:
+        return _checked(item, budget, independent, stopped)
+
+    verified = run(items, work, watcher, extras=broken, jobs=jobs, stop=stop)
+    verified.planned += len(broken)
+    return verified
+
+
+def _read(record: Path, output: Path) -> tuple[list[Recorded], list[Finding]]:
+    """Return the outputs that a report names, and a finding for each line that is no record."""
+    found: dict[str, dict[str, Any]] = {}
+    broken = []
+    with record.open("rb") as lines:
+        for number, text in enumerate(lines, 1):
+            try:
+                values = json.loads(text)
+                if values["destination"] and values["status"] in ("encoded", "copied"):
+                    found[str(values["destination"])] = values
+            except (ValueError, KeyError, TypeError):
+                message = f"line {number} of the report is no record"
+                broken.append(Finding("", os.fspath(record), "unreadable", "invalid-record", message))
+    places = _places(list(found), output)
+    items = [
+        Recorded(
+            str(values.get("source", "")),
+            destination,
+            places[destination],
+            tuple(map(str, values.get("crc32") or ())),
+            str(values.get("output_digest") or ""),
+        )
+        for destination, values in found.items()
+    ]
+    return items, broken
+
+
+def _places(destinations: list[str], output: Path) -> dict[str, Path]:
+    """Return where each output is below `output`: all of them lost the same number of leading folders.
+
+    The job's destination is not in its report. It is `output` itself, or, where that was moved or is named otherwise
+    now, the number is the one with which most of them are there.
+    """
+    root = os.path.abspath(output)
+    inside = {each: os.path.relpath(os.path.abspath(each), root) for each in destinations}
+    if not any(path == ".." or path.startswith(f"..{os.sep}") for path in inside.values()):
+        return {each: output / path for each, path in inside.items()}
+    parts = {each: Path(each).parts for each in destinations}
+    most = min((len(each) for each in parts.values()), default=1)
+    there = [sum(os.path.lexists(output.joinpath(*each[cut:])) for each in parts.values()) for cut in range(1, most)]
+    best = 1 + there.index(max(there)) if there else 0
+    return {each: output.joinpath(*_inside(path[best:])) for each, path in parts.items()}
+
+
+def _inside(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the parts without those that lead out of a folder: a report may come from anywhere."""
+    return tuple(part for part in parts if part not in ("..", os.sep))
+
+
+def _checked(item: Recorded, budget: ByteBudget, independent: bool, stop: threading.Event) -> Finding:
+    def check() -> None:
+        if stop.is_set():
+            raise Stopped
+
+    finding = Finding(item.source, os.fspath(item.path), "differs")
+    try:
+        if not item.path.is_file():
+            return replace(finding, verdict="missing", message="there is no such file in the output")
+        if not (item.crc32 or item.digest):
+            return replace(finding, verdict="unreadable", reason="invalid-record", message="it has no checksums")
+        if not all(set(text) <= _DIGITS for text in (*item.crc32, item.digest)):
+            return replace(finding, verdict="unreadable", reason="invalid-record", message="checksums are no numbers")
+        unchanged = bool(item.digest) and file_digest(item.path, check=check) == item.digest
+        if item.crc32:
+            finding = _samples(item, finding, budget, independent, check)
+    except GpuencError as error:
+        return replace(finding, verdict="unreadable", reason=error.code, message=line(error))
+    except OSError as error:
+        message = f"the output cannot be read: {line(error)}"
+        return replace(finding, verdict="unreadable", reason="unreadable-source", message=message)
+    except MemoryError:
+        message = "there is not enough memory for one of its frames"
+        return replace(finding, verdict="unreadable", reason="out-of-memory", message=message)
+    if finding.message:
+        return finding
+    if item.digest and not unchanged:
+        more = "; its samples are as recorded" if item.crc32 else ""
+        return replace(finding, message=f"the file's bytes have changed since{more}")
+    return replace(finding, verdict="equal", identical=unchanged)
+
+
+def _samples(
+    item: Recorded, finding: Finding, budget: ByteBudget, independent: bool, check: Callable[[], None]
+) -> Finding:
+    """Return the finding, with a message where samples are not as recorded."""
+    decode = _decoder(independent)
+    with DicomFile(item.path) as file:
+        finding = replace(finding, output_syntax=file.syntax)
+        if file.number_of_frames != len(item.crc32):
+            return replace(
+                finding, message=f"it has {file.number_of_frames} frames, and {len(item.crc32)} were recorded"
+            )
+        differing: list[int] = []
+        frame_bytes = file.format.rows * file.format.columns * file.format.samples * 4
+        with budget.share(frame_bytes * _PEAK_FACTOR):
+            for index, expected in enumerate(item.crc32):
+                check()
+                if frame_crc32(file.frame(index), decode) != expected:
+                    differing.append(index)
+    if differing:
+        listed = dict.fromkeys(differing[:MAX_LISTED], 0)
+        message = f"samples of {len(differing)} of {len(item.crc32)} frames are not those recorded"
+        finding = replace(finding, differing=listed, differing_frames=len(differing), message=message)
+    return replace(finding, frames=len(item.crc32))
+
+
+def _decoder(independent: bool) -> DecodeSamples:
+    if not independent:
+        return decoders.decode_samples
+    from importlib import import_module
+
+    theirs = cast("DecodeSamples", import_module("gpuenc.cpu.independent").decode_samples)
+
+    def decode_samples(*arguments: Any) -> NDArray[Any]:
+        try:
+            return theirs(*arguments)
+        except DecodeFailed as error:
+            if error.code != "no-independent-decoder":
+                raise
+            return decoders.decode_samples(*arguments)
+
+    return decode_samples
+
+
+def frame_crc32(frame: Frame, decode_samples: DecodeSamples = decoders.decode_samples) -> str:
+    """Return CRC-32 of a frame's samples as `Record.crc32` has it, 8 hexadecimal digits.
+
+    Of what `decode_samples` returns: samples interleaved, little endian, in the smallest cells of 8, 16 or 32 bits that
+    hold the codestream's precision. Of native and deflated frames, their cells; of a JPEG that was re-compressed bit
+    for bit, its codestream.
+
+    Raises
+    ------
+    DecodeFailed
+        It cannot be decoded.
+    """
+    if not isinstance(frame.pixels, Coded):
+        cells = frame.host_cells()
+        if frame.format.bits_allocated == 1:
+            cells = samples.align_bits(cells, frame.format.frame_bits, frame.bit_offset)
+        return samples.samples_crc32(samples.to_little_endian(cells, frame.format))
+    syntax = BY_UID[frame.pixels.syntax]
+    return samples.samples_crc32(decode_samples(frame.pixels.codestream, syntax, coding_of(frame)))
