@@ -145,6 +145,8 @@ class Plugin:
 
 NVIMGCODEC = PluginPath("nvimgcodec", "gpuenc.cuda.nvcodec", "encode_frame", "gpu")
 CUDA_HTJ2K = PluginPath("cuda-htj2k", "gpuenc.cuda.htj2k", "encode_frame", "gpu")
+CUDA_JPEG_LOSSLESS = PluginPath("cuda-jpeg-lossless", "gpuenc.cuda.jpeg_lossless", "encode_frame", "gpu")
+CUDA_RLE = PluginPath("cuda-rle", "gpuenc.cuda.rle", "encode_frame", "gpu")
 IMAGECODECS = PluginPath("imagecodecs", "gpuenc.cpu.codecs", "encode_frame")
 _PYLIBJPEG = PluginPath("pylibjpeg", "pydicom.pixels.encoders.pylibjpeg", "_encode_frame")
 _PYJPEGLS = PluginPath("pyjpegls", "pydicom.pixels.encoders.pyjpegls", "_encode_frame")
@@ -152,7 +154,12 @@ _GDCM = PluginPath("gdcm", "pydicom.pixels.encoders.gdcm", "encode_pixel_data")
 _PYDICOM = PluginPath("pydicom", "pydicom.pixels.encoders.native", "_encode_frame")
 
 # nvImageCodec has no lossless JPEG, JPEG-LS, RLE, JPEG XL or 12-bit JPEG.
-_ON_GPU = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in ("50", "90", "91", "201", "202", "203"))
+_ON_GPU = {
+    **{f"1.2.840.10008.1.2.4.{number}": NVIMGCODEC for number in ("50", "90", "91", "201", "202", "203")},
+    "1.2.840.10008.1.2.4.57": CUDA_JPEG_LOSSLESS,
+    "1.2.840.10008.1.2.4.70": CUDA_JPEG_LOSSLESS,
+    "1.2.840.10008.1.2.5": CUDA_RLE,
+}
 _BEHIND: dict[str, tuple[PluginPath, ...]] = {
     "1.2.840.10008.1.2.5": (_PYLIBJPEG, _GDCM, _PYDICOM),
     "1.2.840.10008.1.2.4.80": (_PYJPEGLS,),
@@ -176,5 +183,5 @@ def usable_cores() -> int:
 
 def default_plugins(uid: str) -> tuple[PluginPath, ...]:
     """Return the plug-ins of transfer syntax `uid` in the order in which they are tried."""
-    first = (NVIMGCODEC,) if uid in _ON_GPU else ()
+    first = (_ON_GPU[uid],) if uid in _ON_GPU else ()
     return (*first, IMAGECODECS, *_BEHIND.get(uid, ()))

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import DTypeLike, NDArray
 
-SOURCES = ("samples", "colour", "compare", "dwt53", "ht_block", "packet_headers", "gather")
+SOURCES = (
+    *("samples", "colour", "compare"),
+    *("dwt53", "ht_block", "packet_headers", "gather"),
+    *("packed", "jpeg_lossless", "rle"),
+)
 OPTIONS = ("-std=c++17", "-lineinfo")
 
 _INCLUDE = re.compile(r'\s*#\s*include\s+"([\w./]+)"\s*$')

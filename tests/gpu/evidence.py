@@ -32,8 +32,8 @@ nothing whose row is open.
 |---|---|---|---|
 """
 
-_CODESTREAMS, _LANES, _SPEED, _KERNELS, _HTJ2K = (
-    f"tests/gpu/test_{name}.py" for name in ("codestreams", "lanes", "speed", "kernels", "htj2k")
+_CODESTREAMS, _LANES, _SPEED, _KERNELS, _HTJ2K, _ENCODERS = (
+    f"tests/gpu/test_{name}.py" for name in ("codestreams", "lanes", "speed", "kernels", "htj2k", "encoders")
 )
 
 # Claim → where it is shown.
@@ -71,6 +71,9 @@ ROWS: dict[str, tuple[str, str]] = {
     "gpus": ("Lanes on several GPUs: all are used, and results are right", _LANES),
     "kernels": ("Every kernel equals its CPU twin on this GPU", _KERNELS),
     "kernel-bandwidth": ("Preparation of samples at 80 % or more of copy bandwidth", _KERNELS),
+    "own-exact": ("JPEG Lossless and RLE by our kernels: the references' bytes in 100,000 frames of each", _ENCODERS),
+    "own-kernel-rates": ("GB/s of our JPEG Lossless and RLE kernels alone, all on the GPU", _ENCODERS),
+    "own-rates": ("GB/s of both from host memory to codestreams, by lanes, and of the CPU on all cores", _ENCODERS),
     "kernel-rates": ("GB/s of every kernel at 128 frames of 512 x 512, launches alone", _KERNELS),
     "compare-rates": ("GB/s of crc32 and count_differing", _KERNELS),
     "launch-cost": ("What a batch of 256 small frames costs the host", _KERNELS),

@@ -15,7 +15,7 @@ from gpuenc.cpu import samples as cpu
 from gpuenc.cuda import samples as cuda
 from gpuenc.errors import ValuesOutsideBitsStored
 from gpuenc.frames import FrameFormat, Palette
-from tests.simt import htj2k
+from tests.simt import encoders, htj2k
 from tests.simt.shim import SimtDevice
 
 Rng = np.random.Generator
@@ -290,6 +290,13 @@ COMPARISONS: dict[str, Comparison] = {
         f"count_differing_{one}_{other}": partial(_count, (one // 8, other // 8))
         for one, other in ((8, 8), (16, 16), (32, 32), (8, 16), (8, 32), (16, 32))
     },
+    **{
+        f"jpeg_lossless_{step}_{bits}": partial(encoders.compare_jpeg_lossless, f"u{bits // 8}")
+        for step in ("count", "pack")
+        for bits in (8, 16)
+    },
+    **{f"jpeg_lossless_{step}": partial(encoders.compare_jpeg_lossless, "u2") for step in ("plan", "place", "stuff")},
+    **dict.fromkeys(("rle_measure", "rle_place", "rle_write", "place_streams"), encoders.compare_rle),
     "crc32": _checksum,
     "crc32_tables": _checksum,
     **{f"level_shift_{bits}": partial(_htj2k, bits, (0, 1)) for bits in (8, 16)},
