@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from gpuenc.archive.budget import ByteBudget, default_bytes
 from gpuenc.archive.findings import Finding, Stopped, Verified
+from gpuenc.archive.journal import FOLDER
 from gpuenc.archive.pairs import compare_pair
 from gpuenc.archive.scan import Item, scan
 from gpuenc.plugins import usable_cores
@@ -164,7 +165,7 @@ def _extras(items: list[Item], output: Path, report: Path | None) -> Iterator[Fi
     expected = {item.destination for item in items}
     problems: list[OSError] = []
     for folder, folders, names in os.walk(output, onerror=problems.append):
-        folders.sort()
+        folders[:] = sorted(set(folders) - {FOLDER})  # the journal of the job
         for name in sorted(names):
             path = os.path.join(folder, name)
             if Path(path) not in expected and not (report and os.path.lexists(report) and _same(path, report)):
