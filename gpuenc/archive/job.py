@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.journal import Journal
+from gpuenc.archive.leftovers import remove_leftovers
 from gpuenc.archive.locks import only_job
 from gpuenc.archive.planner import Planner
 from gpuenc.archive.report import Record, Summary
-from gpuenc.dicom.atomic import TEMPORARY_SUFFIX
+from gpuenc.archive.scan import Item
 from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from gpuenc.archive.pool import Pool
     from gpuenc.archive.request import Job
-    from gpuenc.archive.scan import Item
     from gpuenc.archive.watcher import Watcher
 
 # Found and not yet begun: enough to know soon how much there is, without holding up what is done meanwhile.
@@ -61,6 +61,7 @@ def run(
         not add up to the files found (``unreconciled``). Nothing is raised for what a file holds.
     """
     started = time.perf_counter()
+    job = job.absolute()
     summary = Summary()
     pool = _pool(job)
     with contextlib.ExitStack() as stack:
@@ -72,7 +73,7 @@ def run(
             stack.enter_context(only_job(job.journal))
         try:
             journal = stack.enter_context(Journal(job.journal, job.about(), resume=job.resume))
-            _remove_leftovers(journal.interrupted)
+            remove_leftovers((Item(Path(source), Path(place)) for source, place in journal.interrupted), job)
             work = _Run(job, watcher, stop or threading.Event(), journal, pool, summary, items)
             work.find_first()
             watcher.start(work.planner.files, work.planner.bytes_total)
@@ -220,16 +221,6 @@ class _Run:
         self._summary.add(record)
         self._summary.earlier_files += 1
         self._watcher.earlier(record)
-
-
-def _remove_leftovers(folders: Iterable[str]) -> None:
-    """Remove what files in work left when their job was killed."""
-    for folder in folders:
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") and entry.name.endswith(TEMPORARY_SUFFIX):
-                    with contextlib.suppress(OSError):
-                        os.unlink(entry.path)
 
 
 def _free_bytes(folder: Path) -> int:

@@ -77,7 +77,7 @@ class Planner:
             if refused:
                 self._journal.settle(item, refused)
                 self._settled(refused)
-            elif before and before.record and self._unchanged(item, before.record):
+            elif before and before.record and self._unchanged(item, before):
                 kept.append((before.number, before.record))
             else:
                 planned.append((item, size_bytes))
@@ -108,9 +108,11 @@ class Planner:
                 return Record(source, "skipped", reason="destination-exists", message="the destination exists")
         return None
 
-    def _unchanged(self, item: Item, record: Record) -> bool:
+    def _unchanged(self, item: Item, before: Earlier) -> bool:
         """Whether an earlier run has done a file, and neither it nor its output has changed since."""
-        if record.status == "failed":
+        record = before.record
+        # Another source may have had the same place.
+        if record is None or record.status == "failed" or before.source != os.fspath(item.source):
             return False
         output = Stamp(record.bytes_out, record.output_mtime_ns)
         replaced = self._job.in_place and record.status == "encoded"
