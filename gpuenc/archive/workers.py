@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # Far more than any file takes that comes to an end.
 _FILE_S, _BYTES_PER_S = 300.0, 128 << 10
+# A GPU and its libraries may take a minute.
+_START_S = 300.0
 # How often a file may end a process that does nothing else before it is given up.
 _TRIES_ALONE = 2
 # Deaths in a row without a file done between them: before any process was ready, before any file was done, and later,
@@ -349,8 +351,8 @@ class Workers:
                 worker.heard_s += paused_s
                 worker.begun_s = {number: begun_s + paused_s for number, begun_s in worker.begun_s.items()}
             late = self._late(worker, now)
-            idle = worker.ready and not worker.tasks
-            silent = not idle and not worker.begun_s and now - worker.heard_s > self._file_s
+            silent_s = 0.0 if worker.begun_s else now - worker.heard_s
+            silent = silent_s > self._file_s and worker.tasks if worker.ready else silent_s > _START_S
             if not (late or silent):
                 continue
             worker.process.kill()
