@@ -72,7 +72,7 @@ class Planner:
             stamp = None if item.left_out else Stamp.of_any(item.source)
             size_bytes = stamp.size_bytes if stamp else 0
             self.bytes_total += size_bytes
-            before = known.get(os.fspath(item.destination))
+            before = known.get(os.fspath(item.destination)) if known else None
             refused = self._refused(item, before)
             if refused:
                 self._journal.settle(item, refused)
@@ -124,7 +124,8 @@ class Planner:
 
 def found(job: Job) -> Iterator[Item]:
     """Yield what the sources hold."""
-    for item in scan(job.sources, job.destination, without=job.report):
+    journal = job.journal and job.journal.parent
+    for item in scan(job.sources, job.destination, without=job.report, journal=journal):
         if not job.in_place:
             yield item
         elif item.source.is_symlink() and not item.left_out:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 if TYPE_CHECKING:
@@ -91,13 +91,14 @@ class Record:
 
         Bytes of a file name that are no UTF-8 become lone surrogates, escaped, as `os.fsencode` takes them back.
         """
-        values = asdict(self)
+        values = {name: getattr(self, name) for name in _FIELDS}
         values["seconds"] = round(self.seconds, 6)
-        line = json.dumps(values, ensure_ascii=False)
-        return line.encode("utf-8", "backslashreplace").decode()
+        line = _encoded(values)
+        return line if line.isascii() else line.encode("utf-8", "backslashreplace").decode()
 
 
-_FIELDS = frozenset(field.name for field in fields(Record))
+_FIELDS = dict.fromkeys(field.name for field in fields(Record))
+_encoded = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def record_of(values: Mapping[str, Any]) -> Record:

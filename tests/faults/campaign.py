@@ -100,7 +100,7 @@ class Campaign:
             self.runs += 1
             process = jobs.begin(*args, *resume, errors=errors)
             if fault:
-                time.sleep(self.chance.uniform(0, self.seconds))
+                time.sleep(self.chance.uniform(0, 0.8) * self.seconds)
                 begun, running = journal.exists(), process.poll() is None
                 jobs.disturb(process, fault, self.chance)
                 code = jobs.end(process)
