@@ -56,7 +56,7 @@ class Planner:
     ) -> None:
         self._job, self._journal, self._settled, self._earlier = job, journal, settled, earlier
         self._items: Iterator[Item] = iter(found(job) if items is None else items)
-        self._own = _Own(job.sources, job.destination)
+        self._own, self._inside = _Own(job.sources, job.destination), _Inside(job)
         self.files = self.bytes_total = self.waiting = 0
         self.complete = False
 
@@ -100,6 +100,9 @@ class Planner:
             return Record(source, left.status, reason=left.code, message=left.message)
         if self._job.in_place:
             return None
+        if item.destination not in self._inside:
+            message = "its place is that of the journal, or a symbolic link leads from there out of the destination"
+            return Record(source, "failed", reason="destination-unwritable", message=message)
         if os.path.lexists(item.destination):
             if self._job.overwrite and item.destination in self._own:
                 message = "its place in the destination is that of a source, and sources are never changed"
@@ -153,6 +156,24 @@ class _Own:
         if self._output and _inside(real, self._output):
             return False
         return any(real == root or _inside(real, root) for root in self._roots)
+
+
+class _Inside:
+    """Whether an output lands inside the destination, whatever links are there, and not among the journal's files."""
+
+    def __init__(self, job: Job) -> None:
+        self._root = os.path.realpath(job.destination)
+        self._journal = os.path.realpath(job.journal.parent) if job.journal else ""
+        self._folder, self._answer = "", True
+
+    def __contains__(self, path: Path) -> bool:
+        folder, _ = os.path.split(path)
+        if folder != self._folder:
+            real = os.path.realpath(folder)
+            inside = real == self._root or _inside(real, self._root)
+            outside_journal = real != self._journal and not (self._journal and _inside(real, self._journal))
+            self._folder, self._answer = folder, inside and outside_journal
+        return self._answer
 
 
 def _inside(path: str, folder: str) -> bool:

@@ -380,10 +380,7 @@ def _replacing(task: Task) -> Task:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Have a process that is started here not ended by the terminal's signals before it can say that it ignores them.
-
-    It inherits what is held, and keeps it.
-    """
+    """Have a process that is started here, and inherits this, not ended by the terminal's signals as it starts."""
     names = ("SIGINT", "SIGTERM", "SIGHUP")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [getattr(signal, name) for name in names])
     try:
