@@ -72,19 +72,19 @@ def replaced_before(item: Item, job: Job) -> dict[str, Any]:
 
 def _keep(source: Path, backup: Path, *, durable: bool) -> bool:
     """Give a source its backup, on the disk before anything happens to the source; return whether it is a new one."""
-    new = True
+    changed, new = _make_folder(backup.parent), True
     try:
-        changed = _make_folder(backup.parent)
         os.link(source, backup)
-    except FileExistsError:
-        # An interrupted job may have kept it already, and been killed before the copy had its times.
-        if os.path.islink(backup) or not _same(source, backup):
-            raise DestinationError("another file has the backup's name", code="destination-exists") from None
-        new, changed = False, [backup.parent]
     except OSError as error:
-        if error.errno in DISK_FULL:
+        if os.path.lexists(backup):
+            # An interrupted job may have kept it already, and been killed before the copy had its times.
+            if os.path.islink(backup) or not _same(source, backup):
+                raise DestinationError("another file has the backup's name", code="destination-exists") from None
+            new = False
+        elif error.errno in DISK_FULL:
             raise DestinationError("the backup cannot be written", code="disk-full") from None
-        copy_file(source, backup, fsync=durable)
+        else:
+            copy_file(source, backup, fsync=durable)
     if not os.path.samefile(source, backup):
         with contextlib.suppress(OSError):
             shutil.copystat(source, backup)

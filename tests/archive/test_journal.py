@@ -233,7 +233,7 @@ def test_a_journal_is_whole_or_not_there(path, monkeypatch):
         class Mortal:
             left = most
 
-            def __getattr__(self, name):
+            def __getattr__(self, name, db=db):
                 def call(*args, **options):
                     if not Mortal.left:
                         raise Killed
