@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sqlite3
 import threading
@@ -31,6 +32,8 @@ _PLAN_FIRST_S = 0.2
 _COMMIT_EVERY_S = 0.5
 _WAIT_S = 0.2
 _MOST_AT_ONCE = 64
+# An output whose header changes at the end is there twice for a moment.
+_PEAK_OUTPUT = 2
 
 
 def run(
@@ -185,22 +188,23 @@ class _Run:
 
     def _hand_out(self) -> None:
         room = min(self._pool.room, self.planner.waiting)
-        while room > 0 and self._has_space():
-            tasks = self._journal.next(min(room, _MOST_AT_ONCE))
+        while room > 0:
+            tasks = self._journal.next(min(room, _MOST_AT_ONCE), self._space_bytes())
+            if not tasks:
+                if not self._pool.outstanding:
+                    self._end_early("disk-full")  # waiting is no use
+                return
             self.planner.waiting -= len(tasks)
             room -= len(tasks)
             self._in_work_bytes.update((task.number, task.size_bytes) for task in tasks)
             self._pool.give(tasks)
 
-    def _has_space(self) -> bool:
-        """Whether what is in work leaves the destination's reserve alone; ends the job where waiting is no use."""
+    def _space_bytes(self) -> float:
+        """How large sources may be whose outputs leave the destination's reserve alone, beside those in work."""
         if not self._job.reserve_bytes or self._job.dry_run:
-            return True
-        if _free_bytes(self._job.destination) - sum(self._in_work_bytes.values()) > self._job.reserve_bytes:
-            return True
-        if not self._pool.outstanding:
-            self._end_early("disk-full")
-        return False
+            return math.inf
+        free_bytes = _free_bytes(self._job.destination) - self._job.reserve_bytes
+        return free_bytes / _PEAK_OUTPUT - sum(self._in_work_bytes.values())
 
     def _end_early(self, why: str) -> None:
         self._summary.stopped = why

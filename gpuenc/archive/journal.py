@@ -7,9 +7,11 @@ a killed job left is then known: an output that was begun is made again, one tha
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,13 +169,15 @@ class Journal:
             (os.fsencode(item.source), record.as_json()),
         )
 
-    def next(self, count: int) -> list[Task]:
-        """Return up to `count` planned files, and write them down, durably, as begun."""
+    def next(self, count: int, most_bytes: float = math.inf) -> list[Task]:
+        """Return up to `count` planned files, of at most so many bytes, and write them down, durably, as begun."""
         rows = self._db.execute(
             "SELECT number, place, source, size_bytes, ours FROM files "
             f"WHERE state = {_PLANNED} ORDER BY number LIMIT ?",
             (count,),
         ).fetchall()
+        sizes = accumulate(size_bytes for *_, size_bytes, _ in rows)
+        rows = [row for row, size_bytes in zip(rows, sizes, strict=True) if size_bytes <= most_bytes]
         self._db.executemany(f"UPDATE files SET state = {_BEGUN} WHERE number = ?", ((row[0],) for row in rows))
         if rows:
             self.commit()

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from gpuenc.dicom.atomic import TEMPORARY_SUFFIX
@@ -48,10 +49,14 @@ class Campaign:
         self._undisturbed(self.folder / "expected", ())
         self.seconds = time.monotonic() - begun
         self.expected = sources.tree(self.folder / "expected")
-        for path in (self.folder / "archive").rglob("*.dcm"):
-            self._mirror(path, self.folder / "replaced")
-        self._undisturbed(None, ("--in-place", "--backup", self.folder / "replaced-backup", self.folder / "replaced"))
-        self.replaced = sources.tree(self.folder / "replaced")
+
+    @cached_property
+    def replaced(self) -> dict[str, str]:
+        """The archive after an undisturbed job that replaces it."""
+        copy = self.folder / "replaced"
+        shutil.copytree(self.folder / "archive", copy)
+        self._undisturbed(None, ("--in-place", "--backup", self.folder / "replaced-backup", copy))
+        return sources.tree(copy)
 
     def round(self, number: int) -> list[str]:
         """Return what was wrong in one round."""
@@ -86,7 +91,9 @@ class Campaign:
         self._wrong += [f"left behind: {path.name}" for path in place.rglob(f"*{TEMPORARY_SUFFIX}")]
         self._look_at_journal(journal)
         self._look_at_report(place / "r.jsonl")
-        if "Traceback" in (said := (place / "errors").read_text(encoding="utf-8", errors="replace")):
+        said = (place / "errors").read_text(encoding="utf-8", errors="replace")
+        # One that is interrupted while it is being loaded may say so.
+        if "Traceback" in said and "KeyboardInterrupt" not in said:
             self._wrong.append(f"a traceback: {said[said.index('Traceback') :][-400:]}")
         if not self._wrong:
             shutil.rmtree(place)
@@ -101,13 +108,13 @@ class Campaign:
             process = jobs.begin(*args, *resume, errors=errors)
             if fault:
                 time.sleep(self.chance.uniform(0, 0.8) * self.seconds)
-                begun, running = journal.exists(), process.poll() is None
+                # Before it has started a worker, it may not listen to signals yet.
+                begun, running = bool(jobs.children(process.pid)), process.poll() is None
                 jobs.disturb(process, fault, self.chance)
                 code = jobs.end(process)
                 if not running:
                     fault = "none, it had ended"
                 self.faults[fault] += 1
-                # Before the journal is there, the process may not have begun to listen to signals.
                 if running and begun and fault in ("INT", "TERM", "HUP", "ctrl-c") and code not in (ENDED, INTERRUPTED):
                     self._wrong.append(f"{fault} ended it with {code}")
             else:
@@ -126,11 +133,6 @@ class Campaign:
         code = jobs.end(jobs.begin(*args, errors=self.folder / "errors"))
         if code != ENDED:
             raise RuntimeError(f"undisturbed, the job ended with {code}: {(self.folder / 'errors').read_text()}")
-
-    def _mirror(self, path: Path, folder: Path) -> None:
-        copy = folder / path.relative_to(self.folder / "archive")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, copy)
 
     def _compare(self, what: str, found: dict[str, str], wanted: dict[str, str]) -> None:
         for name in sorted(found.keys() | wanted.keys()):
