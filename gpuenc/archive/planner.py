@@ -73,12 +73,11 @@ class Planner:
             size_bytes = stamp.size_bytes if stamp else 0
             self.bytes_total += size_bytes
             before = known.get(os.fspath(item.destination)) if known else None
-            refused = self._refused(item, before)
-            if refused:
+            if before and before.record and self._unchanged(item, before, stamp):
+                kept.append((before.number, before.record))
+            elif refused := self._refused(item, before):
                 self._journal.settle(item, refused)
                 self._settled(refused)
-            elif before and before.record and self._unchanged(item, before):
-                kept.append((before.number, before.record))
             else:
                 planned.append((item, size_bytes))
         self._journal.keep(number for number, _ in kept)
@@ -111,16 +110,17 @@ class Planner:
                 return Record(source, "skipped", reason="destination-exists", message="the destination exists")
         return None
 
-    def _unchanged(self, item: Item, before: Earlier) -> bool:
+    def _unchanged(self, item: Item, before: Earlier, stamp: Stamp | None) -> bool:
         """Whether an earlier run has done a file, and neither it nor its output has changed since."""
         record = before.record
-        # Another source may have had the same place.
-        if record is None or record.status == "failed" or before.source != os.fspath(item.source):
+        if record is None or record.status == "failed" or record.reason == "destination-exists":
             return False
+        if before.source != os.fspath(item.source):
+            return False  # another one had the same place
         output = Stamp(record.bytes_out, record.output_mtime_ns)
         replaced = self._job.in_place and record.status == "encoded"
         source = output if replaced else Stamp(record.bytes_in, record.source_mtime_ns)
-        if Stamp.of_any(item.source) != source:
+        if stamp != source:
             return False
         return not record.destination or Stamp.of_any(item.destination) == output
 

@@ -103,8 +103,9 @@ _encoded = json.JSONEncoder(ensure_ascii=False).encode
 
 def record_of(values: Mapping[str, Any]) -> Record:
     """Return the record that a line of JSON holds; what later versions may add to it is left out."""
-    known = {name: value for name, value in values.items() if name in _FIELDS}
-    return Record(**known | {"crc32": tuple(known.get("crc32", ()))})
+    if values.keys() != _FIELDS.keys():
+        values = {name: value for name, value in values.items() if name in _FIELDS}
+    return Record(**{**values, "crc32": tuple(values.get("crc32", ()))})
 
 
 class ReportFile:

@@ -236,3 +236,20 @@ def test_the_clock_may_go_backwards(job, monkeypatch):
     OTHER.write(job.sources[0] / "a")
     assert again(job)[1]["a"] == "encoded"
     assert again(job)[0] == KEPT
+
+
+def test_what_was_in_the_way_and_is_gone(job):
+    """Skipped because of it by a worker, after the planner had not seen it."""
+    IMAGE.write(job.sources[0] / "late")
+
+    class InTheWay(Both):
+        def start(self, files, bytes_total):
+            super().start(files, bytes_total)
+            (job.destination / "late").write_bytes(b"somebody else's")
+
+    watcher = InTheWay()
+    run(replace(job, resume=True), watcher)
+    assert {Path(record.source).name: record.reason for record in watcher.records}["late"] == "destination-exists"
+    assert again(job)[1]["late"] == "destination-exists"
+    (job.destination / "late").unlink()
+    assert again(job)[1]["late"] == "encoded"
