@@ -33,6 +33,8 @@ def place_of(destination: Path, name: str = "journal") -> Path:
 
 _FORMAT = 1
 _PLANNED, _BEGUN, _DONE, _UNSEEN = range(4)
+# Its process may have ended after the output had its name.
+_PERHAPS_MADE = ("worker-crashed", "worker-hung")
 _SCHEMA = (
     "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     """
@@ -191,7 +193,7 @@ class Journal:
         self._db.execute(
             # Where it failed, what was there before it is there still.
             f"UPDATE files SET state = {_DONE}, ours = ours OR ?, record = ? WHERE number = ?",
-            (record.status in ("encoded", "copied"), record.as_json(), number),
+            (record.status in ("encoded", "copied") or record.reason in _PERHAPS_MADE, record.as_json(), number),
         )
 
     def without_outcome(self, count: int) -> list[str]:

@@ -21,7 +21,7 @@ right = builtins.open
 def poisoned(file, *args, **options):
     name = os.path.basename(os.fspath(file)) if isinstance(file, (str, os.PathLike)) else ""
     if "segv" in name:
-        os.kill(os.getpid(), signal.SIGSEGV)
+        signal.raise_signal(signal.SIGSEGV)
     elif "fault" in name:
         ctypes.string_at(0)
     elif "abort" in name:
@@ -45,7 +45,7 @@ def poisoned(file, *args, **options):
         except FileExistsError:
             pass
         else:
-            os.kill(os.getpid(), signal.SIGSEGV)
+            signal.raise_signal(signal.SIGSEGV)
     return right(file, *args, **options)
 
 if "GPUENC_WORKER" in os.environ:

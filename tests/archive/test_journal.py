@@ -82,6 +82,16 @@ def test_what_failed_is_not_ours(path, status):
     assert states(path) == {"a": (2, 0)}
 
 
+@pytest.mark.parametrize("reason", ["worker-crashed", "worker-hung"])
+def test_what_a_file_that_was_given_up_may_have_left_is_ours(path, reason):
+    """Its process may have ended after the output had its name: a resumed job makes it again."""
+    with Journal(path, ABOUT) as journal:
+        journal.plan([(item("a"), 3)])
+        (task,) = journal.next(1)
+        journal.done(task.number, Record("in/a", "failed", reason=reason))
+    assert states(path) == {"a": (2, 1)}
+
+
 def test_an_output_stays_ours_when_making_it_again_fails(path):
     """The one that is there is still that of the first run, and the next one may replace it."""
     crashed(path, "a", done=["a"])
