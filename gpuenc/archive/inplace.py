@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpuenc.archive.stamp import Stamp
-from gpuenc.dicom.atomic import copy_file
+from gpuenc.dicom.atomic import DISK_FULL, copy_file, sync_folder
 from gpuenc.errors import DestinationError
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from gpuenc.archive.request import Job
     from gpuenc.archive.scan import Item
+
+
+_COMPARE_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
@@ -34,12 +37,13 @@ def kept(item: Item, job: Job) -> Iterator[None]:
     if backup is None:
         yield
         return
-    made = _keep(item.source, backup)
+    made = _keep(item.source, backup, durable=job.durability != "none")
     try:
         yield
     except BaseException:
-        if made:
-            with contextlib.suppress(OSError):
+        # Where the original is not in its place any more, the backup is all there is of it.
+        with contextlib.suppress(OSError):
+            if made and _same(item.source, backup):
                 os.unlink(backup)
         raise
 
@@ -66,17 +70,50 @@ def replaced_before(item: Item, job: Job) -> dict[str, Any]:
     }
 
 
-def _keep(source: Path, backup: Path) -> bool:
+def _keep(source: Path, backup: Path, *, durable: bool) -> bool:
+    """Give a source its backup, on the disk before anything happens to the source; return whether it is a new one."""
+    changed, new = _make_folder(backup.parent), True
     try:
-        backup.parent.mkdir(parents=True, exist_ok=True)
         os.link(source, backup)
-    except FileExistsError:
-        # An interrupted job has kept it already.
-        if Stamp.of(backup) == Stamp.of(source):
-            return False
-        raise DestinationError("another file has the backup's name", code="destination-exists") from None
-    except OSError:
-        copy_file(source, backup)
+    except OSError as error:
+        if os.path.lexists(backup):
+            # An interrupted job may have kept it already, and been killed before the copy had its times.
+            if os.path.islink(backup) or not _same(source, backup):
+                raise DestinationError("another file has the backup's name", code="destination-exists") from None
+            new = False
+        elif error.errno in DISK_FULL:
+            raise DestinationError("the backup cannot be written", code="disk-full") from None
+        else:
+            copy_file(source, backup, fsync=durable)
+    if not os.path.samefile(source, backup):
         with contextlib.suppress(OSError):
             shutil.copystat(source, backup)
-    return True
+    if durable:
+        for folder in changed:
+            sync_folder(os.fspath(folder))
+    return new
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two files hold the same bytes."""
+    if os.path.samefile(one, other):
+        return True
+    with open(one, "rb") as first, open(other, "rb") as second:
+        while (piece := first.read(_COMPARE_BYTES)) == second.read(_COMPARE_BYTES):
+            if not piece:
+                return True
+    return False
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those above it; return those whose entries change with a new file in it, the lowest first."""
+    changed = [folder]
+    while not changed[-1].exists():
+        changed.append(changed[-1].parent)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DestinationError(
+            f"the folder of the backup cannot be made: {error.strerror}", code="destination-unwritable"
+        ) from None
+    return changed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sqlite3
 import threading
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.journal import Journal
+from gpuenc.archive.leftovers import remove_leftovers
 from gpuenc.archive.locks import only_job
 from gpuenc.archive.planner import Planner
 from gpuenc.archive.report import Record, Summary
-from gpuenc.dicom.atomic import TEMPORARY_SUFFIX
+from gpuenc.archive.scan import Item
 from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
     from gpuenc.archive.pool import Pool
     from gpuenc.archive.request import Job
-    from gpuenc.archive.scan import Item
     from gpuenc.archive.watcher import Watcher
 
 # Found and not yet begun: enough to know soon how much there is, without holding up what is done meanwhile.
@@ -31,6 +32,8 @@ _PLAN_FIRST_S = 0.2
 _COMMIT_EVERY_S = 0.5
 _WAIT_S = 0.2
 _MOST_AT_ONCE = 64
+# An output whose header changes at the end is there twice for a moment.
+_PEAK_OUTPUT = 2
 
 
 def run(
@@ -61,6 +64,7 @@ def run(
         not add up to the files found (``unreconciled``). Nothing is raised for what a file holds.
     """
     started = time.perf_counter()
+    job = job.absolute()
     summary = Summary()
     pool = _pool(job)
     with contextlib.ExitStack() as stack:
@@ -73,7 +77,7 @@ def run(
             stack.enter_context(only_job(job.journal))
         try:
             journal = stack.enter_context(Journal(job.journal, job.about(), resume=job.resume))
-            _remove_leftovers(journal.interrupted)
+            remove_leftovers((Item(Path(source), Path(place)) for source, place in journal.interrupted), job)
             work = _Run(job, watcher, stop or threading.Event(), journal, pool, summary, items)
             work.find_first()
             watcher.start(work.planner.files, work.planner.bytes_total)
@@ -185,22 +189,23 @@ class _Run:
 
     def _hand_out(self) -> None:
         room = min(self._pool.room, self.planner.waiting)
-        while room > 0 and self._has_space():
-            tasks = self._journal.next(min(room, _MOST_AT_ONCE))
+        while room > 0:
+            tasks = self._journal.next(min(room, _MOST_AT_ONCE), self._space_bytes())
+            if not tasks:
+                if not self._pool.outstanding:
+                    self._end_early("disk-full")  # waiting is no use
+                return
             self.planner.waiting -= len(tasks)
             room -= len(tasks)
             self._in_work_bytes.update((task.number, task.size_bytes) for task in tasks)
             self._pool.give(tasks)
 
-    def _has_space(self) -> bool:
-        """Whether what is in work leaves the destination's reserve alone; ends the job where waiting is no use."""
+    def _space_bytes(self) -> float:
+        """How large sources may be whose outputs leave the destination's reserve alone, beside those in work."""
         if not self._job.reserve_bytes or self._job.dry_run:
-            return True
-        if _free_bytes(self._job.destination) - sum(self._in_work_bytes.values()) > self._job.reserve_bytes:
-            return True
-        if not self._pool.outstanding:
-            self._end_early("disk-full")
-        return False
+            return math.inf
+        free_bytes = _free_bytes(self._job.destination) - self._job.reserve_bytes
+        return free_bytes / _PEAK_OUTPUT - sum(self._in_work_bytes.values())
 
     def _end_early(self, why: str) -> None:
         self._summary.stopped = why
@@ -221,16 +226,6 @@ class _Run:
         self._summary.add(record)
         self._summary.earlier_files += 1
         self._watcher.earlier(record)
-
-
-def _remove_leftovers(folders: Iterable[str]) -> None:
-    """Remove what files in work left when their job was killed."""
-    for folder in folders:
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") and entry.name.endswith(TEMPORARY_SUFFIX):
-                    with contextlib.suppress(OSError):
-                        os.unlink(entry.path)
 
 
 def _free_bytes(folder: Path) -> int:

@@ -6,9 +6,11 @@ a killed job left is then known: an output that was begun is made again, one tha
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,26 +32,30 @@ def place_of(destination: Path, name: str = "journal") -> Path:
 
 _FORMAT = 1
 _PLANNED, _BEGUN, _DONE, _UNSEEN = range(4)
-_SCHEMA = """
-CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+# Its process may have ended after the output had its name.
+_PERHAPS_MADE = ("worker-crashed", "worker-hung")
+_SCHEMA = (
+    "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    """
 CREATE TABLE files (
     number INTEGER PRIMARY KEY,
     place BLOB UNIQUE,              -- the output's path; none for what has no place of its own
     source BLOB NOT NULL,
     size_bytes INTEGER NOT NULL,
     state INTEGER NOT NULL,         -- 0 planned, 1 begun, 2 done, 3 of an earlier run and not found again
-    ours INTEGER NOT NULL,          -- what has the output's name was made, or begun, by this job
+    ours INTEGER NOT NULL,          -- what has the output's name was made, or may have been, by this job
     record TEXT                     -- the outcome, as in the report
-);
-CREATE INDEX planned ON files (number) WHERE state = 0;
-"""
+)""",
+    "CREATE INDEX planned ON files (number) WHERE state = 0",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """What an earlier run of the job knows of a file: its number, whether its output is ours, its outcome."""
+    """What an earlier run of the job knows of an output: its number, its source, whether it is ours, its outcome."""
 
     number: int
+    source: str
     ours: bool
     record: Record | None
 
@@ -61,8 +67,8 @@ class Journal:
     ----------
     resumed : bool
         It goes on with an earlier run.
-    interrupted : set of str
-        Folders in which that run may have left temporary files.
+    interrupted : list of tuple of str
+        Source and output of the files that that run had in work, which may have left temporary files.
 
     Parameters
     ----------
@@ -83,27 +89,36 @@ class Journal:
 
     def __init__(self, path: Path | None, about: Mapping[str, str], *, resume: bool = False) -> None:
         self._path = path
-        self.resumed, self.interrupted = False, set[str]()
+        self.resumed, self.interrupted = False, list[tuple[str, str]]()
         try:
             if path is None:
                 self._db = _open("")
                 self._begin(about)
                 return
-            if resume and not path.exists():
+            there = _is_begun(path)
+            if resume and not there:
                 raise JobError(f"there is no job to resume: {path} is missing", code="journal-missing")
-            if path.exists() and not resume:
-                _demand_finished(path)
+            if not resume:
+                if there:
+                    _demand_finished(path)
                 _remove(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = _open(os.fspath(path))
+        except (sqlite3.Error, OSError) as error:
+            raise _unusable(path, error) from None
+        try:
             if resume:
                 self._compare(about)
                 self._forget()
                 self.resumed = True
             else:
                 self._begin(about)
-        except (sqlite3.Error, OSError) as error:
-            raise JobError(f"the journal {path} cannot be used: {error}", code="journal-unusable") from None
+        except sqlite3.Error as error:
+            self._db.close()
+            raise _unusable(path, error) from None
+        except BaseException:
+            self._db.close()
+            raise
 
     def __enter__(self) -> Journal:
         return self
@@ -117,12 +132,12 @@ class Journal:
             return {}
         marks = ",".join("?" * len(places))
         rows = self._db.execute(
-            f"SELECT number, place, ours, record FROM files WHERE place IN ({marks})",
+            f"SELECT number, place, source, ours, record FROM files WHERE place IN ({marks})",
             [os.fsencode(place) for place in places],
         )
         return {
-            os.fsdecode(place): Earlier(number, bool(ours), record_of(record) if record else None)
-            for number, place, ours, record in rows
+            os.fsdecode(place): Earlier(number, os.fsdecode(source), bool(ours), record_of(record) if record else None)
+            for number, place, source, ours, record in rows
         }
 
     def plan(self, items: Iterable[tuple[Item, int]]) -> list[Item]:
@@ -153,16 +168,16 @@ class Journal:
             (os.fsencode(item.source), record.as_json()),
         )
 
-    def next(self, count: int) -> list[Task]:
-        """Return up to `count` planned files, and write them down, durably, as begun."""
+    def next(self, count: int, most_bytes: float = math.inf) -> list[Task]:
+        """Return up to `count` planned files, of at most so many bytes, and write them down, durably, as begun."""
         rows = self._db.execute(
             "SELECT number, place, source, size_bytes, ours FROM files "
             f"WHERE state = {_PLANNED} ORDER BY number LIMIT ?",
             (count,),
         ).fetchall()
-        self._db.executemany(
-            f"UPDATE files SET state = {_BEGUN}, ours = 1 WHERE number = ?", ((row[0],) for row in rows)
-        )
+        sizes = accumulate(size_bytes for *_, size_bytes, _ in rows)
+        rows = [row for row, size_bytes in zip(rows, sizes, strict=True) if size_bytes <= most_bytes]
+        self._db.executemany(f"UPDATE files SET state = {_BEGUN} WHERE number = ?", ((row[0],) for row in rows))
         if rows:
             self.commit()
         return [
@@ -173,8 +188,9 @@ class Journal:
     def done(self, number: int, record: Record) -> None:
         """Write down an outcome; durable with the next `commit`."""
         self._db.execute(
-            f"UPDATE files SET state = {_DONE}, ours = ?, record = ? WHERE number = ?",
-            (record.status in ("encoded", "copied"), record.as_json(), number),
+            # Where it failed, what was there before it is there still.
+            f"UPDATE files SET state = {_DONE}, ours = ours OR ?, record = ? WHERE number = ?",
+            (record.status in ("encoded", "copied") or record.reason in _PERHAPS_MADE, record.as_json(), number),
         )
 
     def without_outcome(self, count: int) -> list[str]:
@@ -208,16 +224,17 @@ class Journal:
             _remove(self._path)
 
     def _begin(self, about: Mapping[str, str]) -> None:
-        self._db.execute("COMMIT")
-        self._db.executescript(_SCHEMA)
-        self._db.execute("BEGIN")
+        # With what it is about in one transaction: there is a whole journal or none.
+        for statement in _SCHEMA:
+            self._db.execute(statement)
         self._db.executemany("INSERT INTO about VALUES (?, ?)", [("format", str(_FORMAT)), *about.items()])
         self.commit()
 
     def _forget(self) -> None:
         """Take every file for unseen until the sources have been walked again."""
-        rows = self._db.execute(f"SELECT place FROM files WHERE state = {_BEGUN}")
-        self.interrupted = {os.fsdecode(os.path.dirname(place)) for (place,) in rows}
+        rows = self._db.execute(f"SELECT source, place FROM files WHERE state = {_BEGUN}")
+        self.interrupted = [(os.fsdecode(source), os.fsdecode(place)) for source, place in rows]
+        self._db.execute(f"UPDATE files SET ours = 1 WHERE state = {_BEGUN}")
         self._db.execute("DELETE FROM files WHERE place IS NULL")
         self._db.execute(f"UPDATE files SET state = {_UNSEEN}")
 
@@ -273,6 +290,21 @@ def _open(name: str) -> sqlite3.Connection:
     db.execute("PRAGMA synchronous = FULL")
     db.execute("BEGIN")
     return db
+
+
+def _unusable(path: Path | None, error: Exception) -> JobError:
+    return JobError(f"the journal {path} cannot be used: {error}", code="journal-unusable")
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether there is a job, or at most the database of one that was killed before it was written down."""
+    if not path.exists():
+        return False
+    db = sqlite3.connect(path)
+    try:
+        return bool(db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    finally:
+        db.close()
 
 
 def _demand_finished(path: Path) -> None:

@@ -29,23 +29,30 @@ def only_job(journal: Path) -> Iterator[None]:
     Raises
     ------
     JobError
-        ``journal-in-use``: another one is at work.
+        ``journal-in-use``: another one is at work; ``journal-unusable``: that cannot be known.
     """
     if fcntl is None:
         yield
         return
-    with _locked(_job_lock(journal), fcntl.LOCK_EX | fcntl.LOCK_NB) as mine:
-        if not mine:
-            raise JobError(f"another gpuenc is at work on {journal}", code="journal-in-use")
-        deadline = time.monotonic() + _PATIENCE_S
-        while True:
-            with _locked(_workers_lock(journal), fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
-                if alone:
-                    break
-            if time.monotonic() > deadline:
-                raise JobError(f"processes of an earlier job are still at work on {journal}", code="journal-in-use")
-            time.sleep(0.05)
+    with contextlib.ExitStack() as stack:
+        try:
+            if not stack.enter_context(_locked(_job_lock(journal), fcntl.LOCK_EX | fcntl.LOCK_NB)):
+                raise JobError(f"another gpuenc is at work on {journal}", code="journal-in-use")
+            _await_workers(journal)
+        except OSError as error:
+            raise JobError(f"{journal.parent} cannot be used: {error.strerror}", code="journal-unusable") from None
         yield
+
+
+def _await_workers(journal: Path) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        with _locked(_workers_lock(journal), fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+            if alone:
+                return
+        if time.monotonic() > deadline:
+            raise JobError(f"processes of an earlier job are still at work on {journal}", code="journal-in-use")
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -54,7 +61,10 @@ def worker_of(journal: Path | None) -> Iterator[None]:
     if fcntl is None or journal is None:
         yield
         return
-    with _locked(_workers_lock(journal), fcntl.LOCK_SH):
+    with contextlib.ExitStack() as stack:
+        # Where the journal's folder is gone, there is nothing to go on with that could disturb this process.
+        with contextlib.suppress(OSError):
+            stack.enter_context(_locked(_workers_lock(journal), fcntl.LOCK_SH))
         yield
 
 

@@ -155,11 +155,16 @@ class Manifest:
         with self.path.open("rb") as stream:
             next(stream)
             for number, line in enumerate(stream):
-                if number % share.count != share.index - 1 or not line.startswith(b'{"shard": '):
-                    continue
                 try:
-                    files = json.loads(line)["files"]
-                    yield from (self._item(*entry) for entry in files)
+                    # Each shard says which one it is, and the last line how many there were: none is missed.
+                    if line.startswith(b'{"files": '):
+                        if json.loads(line)["shards"] != number:
+                            raise ValueError
+                    elif not line.startswith(b'{"shard": %d, ' % number):
+                        raise ValueError
+                    elif number % share.count == share.index - 1:
+                        files = json.loads(line)["files"]
+                        yield from (self._item(*entry) for entry in files)
                 except (ValueError, KeyError, TypeError):
                     raise JobError(f"line {number + 2} of {self.path} is wrong", code="manifest-wrong") from None
 
@@ -169,6 +174,8 @@ class Manifest:
             yield str(item.source)
 
     def _item(self, source: str, place: str, _size_bytes: int, *left_out: Any) -> Item:
+        if self.job.in_place:
+            return Item(Path(source), Path(source), LeftOut(*left_out) if left_out else None)
         destination = self.job.destination / place
         if not Path(os.path.normpath(destination)).is_relative_to(self.job.destination):
             raise ValueError  # nobody but us may have written that, and we have not

@@ -56,7 +56,7 @@ class Planner:
     ) -> None:
         self._job, self._journal, self._settled, self._earlier = job, journal, settled, earlier
         self._items: Iterator[Item] = iter(found(job) if items is None else items)
-        self._own = _Own(job.sources, job.destination)
+        self._own, self._inside = _Own(job.sources, job.destination), _Inside(job)
         self.files = self.bytes_total = self.waiting = 0
         self.complete = False
 
@@ -72,13 +72,12 @@ class Planner:
             stamp = None if item.left_out else Stamp.of_any(item.source)
             size_bytes = stamp.size_bytes if stamp else 0
             self.bytes_total += size_bytes
-            before = known.get(os.fspath(item.destination))
-            refused = self._refused(item, before)
-            if refused:
+            before = known.get(os.fspath(item.destination)) if known else None
+            if before and before.record and self._unchanged(item, before, stamp):
+                kept.append((before.number, before.record))
+            elif refused := self._refused(item, before):
                 self._journal.settle(item, refused)
                 self._settled(refused)
-            elif before and before.record and self._unchanged(item, before.record):
-                kept.append((before.number, before.record))
             else:
                 planned.append((item, size_bytes))
         self._journal.keep(number for number, _ in kept)
@@ -100,6 +99,9 @@ class Planner:
             return Record(source, left.status, reason=left.code, message=left.message)
         if self._job.in_place:
             return None
+        if item.destination not in self._inside:
+            message = "its place is that of the journal, or a symbolic link leads from there out of the destination"
+            return Record(source, "failed", reason="destination-unwritable", message=message)
         if os.path.lexists(item.destination):
             if self._job.overwrite and item.destination in self._own:
                 message = "its place in the destination is that of a source, and sources are never changed"
@@ -108,21 +110,25 @@ class Planner:
                 return Record(source, "skipped", reason="destination-exists", message="the destination exists")
         return None
 
-    def _unchanged(self, item: Item, record: Record) -> bool:
+    def _unchanged(self, item: Item, before: Earlier, stamp: Stamp | None) -> bool:
         """Whether an earlier run has done a file, and neither it nor its output has changed since."""
-        if record.status == "failed":
+        record = before.record
+        if record is None or record.status == "failed" or record.reason == "destination-exists":
             return False
+        if before.source != os.fspath(item.source):
+            return False  # another one had the same place
         output = Stamp(record.bytes_out, record.output_mtime_ns)
         replaced = self._job.in_place and record.status == "encoded"
         source = output if replaced else Stamp(record.bytes_in, record.source_mtime_ns)
-        if Stamp.of_any(item.source) != source:
+        if stamp != source:
             return False
         return not record.destination or Stamp.of_any(item.destination) == output
 
 
 def found(job: Job) -> Iterator[Item]:
     """Yield what the sources hold."""
-    for item in scan(job.sources, job.destination, without=job.report):
+    journal = job.journal and job.journal.parent
+    for item in scan(job.sources, job.destination, without=job.report, journal=journal):
         if not job.in_place:
             yield item
         elif item.source.is_symlink() and not item.left_out:
@@ -150,6 +156,24 @@ class _Own:
         if self._output and _inside(real, self._output):
             return False
         return any(real == root or _inside(real, root) for root in self._roots)
+
+
+class _Inside:
+    """Whether an output lands inside the destination, whatever links are there, and not among the journal's files."""
+
+    def __init__(self, job: Job) -> None:
+        self._root = os.path.realpath(job.destination)
+        self._journal = os.path.realpath(job.journal.parent) if job.journal else ""
+        self._folder, self._answer = "", True
+
+    def __contains__(self, path: Path) -> bool:
+        folder, _ = os.path.split(path)
+        if folder != self._folder:
+            real = os.path.realpath(folder)
+            inside = real == self._root or _inside(real, self._root)
+            outside_journal = real != self._journal and not (self._journal and _inside(real, self._journal))
+            self._folder, self._answer = folder, inside and outside_journal
+        return self._answer
 
 
 def _inside(path: str, folder: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, NoReturn, cast, get_args
 
 from gpuenc.errors import SourceError
@@ -98,10 +98,14 @@ class Record:
 
         Bytes of a file name that are no UTF-8 become lone surrogates, escaped, as `os.fsencode` takes them back.
         """
-        values = asdict(self)
+        values = {name: getattr(self, name) for name in _NAMES}
         values["seconds"] = round(self.seconds, 6)
-        line = json.dumps(values, ensure_ascii=False)
-        return line.encode("utf-8", "backslashreplace").decode()
+        line = _encoded(values)
+        return line if line.isascii() else line.encode("utf-8", "backslashreplace").decode()
+
+
+_NAMES = tuple(field.name for field in fields(Record))
+_encoded = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class ReportFile:

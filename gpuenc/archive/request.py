@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from gpuenc.archive.budget import ByteBudget, default_bytes
 from gpuenc.targets import Target
@@ -96,11 +96,22 @@ class Job:
     in_place: bool = False
     backup: Path | None = None
 
+    def absolute(self) -> Self:
+        """Return the same job with paths that mean the same wherever it is resumed."""
+        return replace(
+            self,
+            sources=tuple(_absolute(source) for source in self.sources),
+            destination=_absolute(self.destination),
+            report=self.report and _absolute(self.report),
+            journal=self.journal and _absolute(self.journal),
+            backup=self.backup and _absolute(self.backup),
+        )
+
     def about(self) -> dict[str, str]:
         """Return what an interrupted job and the one that goes on with it must have in common."""
         found = {
-            "sources": ", ".join(os.path.abspath(source) for source in self.sources),
-            "output": os.path.abspath(self.destination),
+            "sources": ", ".join(str(_absolute(source)) for source in self.sources),
+            "output": str(_absolute(self.destination)),
             "target": _described(self.target),
             "--plugin": self.plugin,
             "--verify": self.verify if self.verify_share >= 1 else f"sample={self.verify_share:.6%}",
@@ -111,6 +122,11 @@ class Job:
         }
         # Paths may hold bytes that are no text.
         return {name: value.encode("utf-8", "backslashreplace").decode() for name, value in found.items()}
+
+
+def _absolute(path: Path) -> Path:
+    # ".." after a link is not the folder before it, so only what is really there can tell what that means.
+    return Path(os.path.realpath(path)) if ".." in path.parts else path.absolute()
 
 
 def _described(target: Target) -> str:

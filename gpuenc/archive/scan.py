@@ -42,7 +42,9 @@ _NO_FILE = LeftOut("skipped", "not-a-file", "neither a file nor a folder")
 _UNFINISHED = LeftOut("skipped", "unfinished-output", "an output that was never completed")
 
 
-def scan(sources: Sequence[Path], destination: Path, *, without: Path | None = None) -> Iterator[Item]:
+def scan(
+    sources: Sequence[Path], destination: Path, *, without: Path | None = None, journal: Path | None = None
+) -> Iterator[Item]:
     """Yield everything below `sources` that is no folder, in name order, lazily.
 
     The contents of a single folder are mirrored into `destination`; of several sources, each folder goes below its
@@ -58,13 +60,15 @@ def scan(sources: Sequence[Path], destination: Path, *, without: Path | None = N
         The folder of the outputs; it need not exist.
     without : Path, optional
         A file that is being written, such as the report.
+    journal : Path, optional
+        The folder of the job's journal, which is left out too.
 
     Yields
     ------
     Item
         `Item.destination` always lies inside `destination`.
     """
-    hidden = {identity for path in (destination, without) if path and (identity := _identity(path))}
+    hidden = {identity for path in (destination, without, journal) if path and (identity := _identity(path))}
     seen = set()
     for source in sources:
         base = destination if len(sources) == 1 else destination / _name(source)
@@ -75,8 +79,12 @@ def scan(sources: Sequence[Path], destination: Path, *, without: Path | None = N
             continue
         seen.add(key)
         if source.is_dir():
+            # Strings until the last moment: pathlib's arithmetic costs more than all else that is done here.
+            root = os.fspath(source)
+            below, place = len(root.rstrip(os.sep)) + 1, os.fspath(base)
             for path, left_out in _files(source, hidden):
-                yield Item(path, base / path.relative_to(source), left_out)
+                whole = os.path.join(place, path[below:]) if len(path) > len(root) else place
+                yield Item(Path(path), Path(whole), left_out)
         elif _identity(source) not in hidden:
             yield Item(source, base, None if source.is_file() else _NO_FILE)
 
@@ -93,7 +101,7 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _files(root: Path, hidden: set[tuple[int, int]]) -> Iterator[tuple[Path, LeftOut | None]]:
+def _files(root: Path, hidden: set[tuple[int, int]]) -> Iterator[tuple[str, LeftOut | None]]:
     """Walk depth first without recursion: trees may be nested deeper than Python's stack."""
     real_root = os.path.realpath(root)
     inodes = {inode for _, inode in hidden}
@@ -101,13 +109,13 @@ def _files(root: Path, hidden: set[tuple[int, int]]) -> Iterator[tuple[Path, Lef
     while waiting:
         path, left_out, is_folder = waiting.pop()
         if not is_folder:
-            yield Path(path), left_out
+            yield path, left_out
             continue
         try:
             with os.scandir(path) as entries:
                 ordered = sorted(entries, key=lambda entry: entry.name, reverse=True)
         except OSError as error:
-            yield Path(path), LeftOut("failed", "unreadable-source", f"the folder cannot be read: {error.strerror}")
+            yield path, LeftOut("failed", "unreadable-source", f"the folder cannot be read: {error.strerror}")
             continue
         for entry in ordered:
             is_folder = entry.is_dir(follow_symlinks=False)

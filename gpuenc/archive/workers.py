@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -21,23 +22,31 @@ from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
 from gpuenc.archive.budget import ByteBudget
+from gpuenc.archive.leftovers import remove_leftovers
 from gpuenc.archive.pool import QUEUED_PER_FILE
 from gpuenc.archive.report import Record
 from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from gpuenc.archive.pool import Task
     from gpuenc.archive.request import Job
 
 # Far more than any file takes that comes to an end.
 _FILE_S, _BYTES_PER_S = 300.0, 128 << 10
+# A GPU and its libraries may take a minute.
+_START_S = 300.0
 # How often a file may end a process that does nothing else before it is given up.
 _TRIES_ALONE = 2
-# Deaths in a row without a file done between them.
-_MOST_DEATHS = 20
+# Deaths in a row without a file done between them: before any process was ready, before any file was done, and later,
+# when a folder full of such files is likelier than a machine that can do nothing any more.
+_MOST_DEATHS_UNREADY, _MOST_DEATHS_AT_FIRST, _MOST_DEATHS = 3, 20, 300
 _CLOSE_S = 10.0
+# How long a process may leave its pipe full.
+_SEND_S = 60
+# Longer than it takes to come back here; more, and this process was stopped, and its workers with it.
+_PAUSE_S = 30.0
 _START = (
     "import sys; sys.path[:] = __import__('json').loads(sys.argv[2]); "
     "from gpuenc.archive.worker import main; main(int(sys.argv[1]))"
@@ -46,7 +55,7 @@ _START = (
 
 @dataclass(slots=True)
 class _Worker:
-    """One process, what it was given, and what of that it has begun, and when."""
+    """One process, what it was given, what of that it has begun, and when; and when it was last heard of."""
 
     number: int
     process: subprocess.Popen[bytes]
@@ -57,6 +66,7 @@ class _Worker:
     begun_s: dict[int, float] = field(default_factory=dict)
     done: int = 0
     ready: bool = False
+    heard_s: float = field(default_factory=time.monotonic)
 
 
 class Workers:
@@ -87,6 +97,8 @@ class Workers:
         self._tries: dict[int, int] = {}
         self._outcomes: list[tuple[int, Record]] = []
         self._deaths = 0
+        self._ever_ready = self._ever_done = False
+        self._looked_s = time.monotonic()
         self._stopped = False
         self._started = 0
         self.gpu_unused = ""
@@ -117,13 +129,13 @@ class Workers:
             ``invalid-option``: there is no such plug-in; ``device-unavailable``, ``encode-failed``: nothing here can
             encode; ``workers-failed``.
         """
-        while self._workers and not any(worker.ready for worker in self._workers):
-            connection.wait([worker.pipe for worker in self._workers])
+        while not any(worker.ready for worker in self._workers):
+            if not self._workers:
+                self._start()
+            connection.wait([worker.pipe for worker in self._workers], 1.0)
             for worker in list(self._workers):
                 self._listen(worker)
-        if not self._workers:
-            self._start()
-            self.demand_ready()
+            self._end_the_hung()
 
     def give(self, tasks: Sequence[Task]) -> None:
         """Have tasks done."""
@@ -178,17 +190,19 @@ class Workers:
 
     def _start(self, *, alone: bool = False) -> _Worker:
         ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_S, 0))
         self._started += 1
         # What a worker needs to find the same gpuenc, whatever this process was started as.
         command = [sys.executable, "-c", _START, str(theirs.fileno()), json.dumps(sys.path)]
         try:
-            process = subprocess.Popen(
-                command,
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=os.environ | {"GPUENC_WORKER": str(self._started)},
-            )
+            with _signals_held():
+                process = subprocess.Popen(
+                    command,
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    env=os.environ | {"GPUENC_WORKER": str(self._started)},
+                )
         except OSError as error:
             ours.close()
             raise JobError(f"a worker cannot be started: {error.strerror}", code="workers-failed") from None
@@ -201,9 +215,11 @@ class Workers:
         return worker
 
     def _send(self, worker: _Worker, message: Any) -> None:
-        # If it is dead, its end of the pipe will tell.
-        with contextlib.suppress(OSError):
+        # If it is dead, its end of the pipe will tell; one that does not listen any more is as good as dead.
+        try:
             worker.pipe.send(message)
+        except OSError:
+            worker.process.kill()
 
     def _hand_out(self) -> None:
         """Give what waits to whoever has least, and suspects to processes of their own."""
@@ -227,34 +243,40 @@ class Workers:
             self._give(worker, [self._waiting.popleft() for _ in range(room)])
 
     def _give(self, worker: _Worker, tasks: list[Task]) -> None:
+        if not worker.tasks:
+            worker.heard_s = time.monotonic()
         worker.tasks.update((task.number, task) for task in tasks)
         self._send(worker, ("tasks", tasks))
 
     def _listen(self, worker: _Worker) -> None:
         try:
             while worker.pipe.poll():
-                kind, number, *rest = worker.pipe.recv()
-                if kind == "ready":
-                    worker.ready, worker.files_at_once = True, number
-                    self.gpu_unused = rest[0]
-                elif kind == "refused":
-                    raise JobError(rest[0], code=number)
-                elif kind == "begin":
-                    worker.begun_s[number] = time.monotonic()
-                elif kind == "done":
-                    self._finished(worker, number, rest[0])
-                else:  # "dropped", after a stop
-                    worker.tasks.pop(number, None)
-                    worker.begun_s.pop(number, None)
+                self._heard(worker, *worker.pipe.recv())
         except (EOFError, OSError):
-            self._buried(worker)
+            if worker in self._workers:
+                self._buried(worker)
+
+    def _heard(self, worker: _Worker, kind: str, number: Any, *rest: Any) -> None:
+        worker.heard_s = time.monotonic()
+        if kind == "ready":
+            worker.ready, worker.files_at_once = True, number
+            self._ever_ready, self.gpu_unused = True, rest[0]
+        elif kind == "refused":
+            raise JobError(rest[0], code=number)
+        elif kind == "begin":
+            worker.begun_s[number] = time.monotonic()
+        elif kind == "done":
+            self._finished(worker, number, rest[0])
+        else:  # "dropped", after a stop
+            worker.tasks.pop(number, None)
+            worker.begun_s.pop(number, None)
 
     def _finished(self, worker: _Worker, number: int, record: Record) -> None:
         worker.tasks.pop(number, None)
         worker.begun_s.pop(number, None)
         self._tries.pop(number, None)
         worker.done += 1
-        self._deaths = 0
+        self._deaths, self._ever_done = 0, True
         self._outcomes.append((number, replace(record, worker=worker.number)))
         if worker.alone:
             self._dismiss(worker)
@@ -268,26 +290,40 @@ class Workers:
             worker.process.kill()
             worker.process.wait()
 
-    def _buried(self, worker: _Worker, *, hung: bool = False) -> None:
-        """Find out which of a dead process's files may have killed it; the others go back to those that wait."""
+    def _buried(self, worker: _Worker, *, suspected: Collection[int] | None = None) -> None:
+        """Find out which of a dead process's files may have killed it; the others go back to those that wait.
+
+        `suspected` are those that a process was busy with for too long; by default all that it had begun.
+        """
         self._dismiss(worker)
         self._deaths += 1
-        begun = [worker.tasks.pop(number) for number in worker.begun_s if number in worker.tasks]
+        remove_leftovers((worker.tasks[number].item for number in worker.begun_s), self._job)
         if self._stopped:
             return
-        if self._deaths > _MOST_DEATHS:
+        self._demand_life(worker)
+        suspects = worker.begun_s if suspected is None else suspected
+        innocent: list[Task] = []
+        for number, task in worker.tasks.items():
+            # Its output may be there already: the process may have ended before it could say so.
+            again = _replacing(task) if number in worker.begun_s else task
+            if number not in suspects:
+                innocent.append(again)
+                continue
+            if worker.alone:
+                self._tries[number] = self._tries.get(number, 0) + 1
+            if worker.alone and (suspected or self._tries[number] >= _TRIES_ALONE):
+                self._give_up(task, worker, hung=bool(suspected))
+            else:
+                self._suspects.append(again)
+        (self._suspects if worker.alone else self._waiting).extendleft(reversed(innocent))
+
+    def _demand_life(self, worker: _Worker) -> None:
+        most = _MOST_DEATHS if self._ever_done else _MOST_DEATHS_AT_FIRST if self._ever_ready else _MOST_DEATHS_UNREADY
+        if self._deaths >= most:
             raise JobError(
                 f"{self._deaths} worker processes died in a row; the last one {_how(worker.process.returncode)}",
                 code="workers-failed",
             )
-        self._waiting.extendleft(reversed(worker.tasks.values()))
-        for task in begun:
-            if worker.alone:
-                self._tries[task.number] = self._tries.get(task.number, 0) + 1
-            if worker.alone and (hung or self._tries[task.number] >= _TRIES_ALONE):
-                self._give_up(task, worker, hung=hung)
-            else:
-                self._suspects.append(task)
 
     def _give_up(self, task: Task, worker: _Worker, *, hung: bool) -> None:
         code = "worker-hung" if hung else "worker-crashed"
@@ -310,17 +346,48 @@ class Workers:
 
     def _end_the_hung(self) -> None:
         now = time.monotonic()
+        paused_s, self._looked_s = now - self._looked_s, now
         for worker in list(self._workers):
-            late = [
-                number
-                for number, begun_s in worker.begun_s.items()
-                if now - begun_s > self._file_s + worker.tasks[number].size_bytes / _BYTES_PER_S
-            ]
-            if late:
-                worker.process.kill()
-                # Only the late ones are under suspicion; the others are begun again as if nothing had been.
-                worker.begun_s = {number: worker.begun_s[number] for number in late}
-                self._buried(worker, hung=True)
+            if paused_s > _PAUSE_S:
+                worker.heard_s += paused_s
+                worker.begun_s = {number: begun_s + paused_s for number, begun_s in worker.begun_s.items()}
+            late = self._late(worker, now)
+            silent_s = 0.0 if worker.begun_s else now - worker.heard_s
+            silent = silent_s > self._file_s and worker.tasks if worker.ready else silent_s > _START_S
+            if not (late or silent):
+                continue
+            worker.process.kill()
+            worker.process.wait()
+            # What it said before counts.
+            with contextlib.suppress(EOFError, OSError):
+                while worker.pipe.poll():
+                    self._heard(worker, *worker.pipe.recv())
+            if worker in self._workers:
+                # Only the late ones are under suspicion; the others are begun again.
+                self._buried(worker, suspected=late & worker.begun_s.keys())
+
+    def _late(self, worker: _Worker, now: float) -> set[int]:
+        """Return the files that a process has been busy with for too long."""
+        return {
+            number
+            for number, begun_s in worker.begun_s.items()
+            if now - begun_s > self._file_s + worker.tasks[number].size_bytes / _BYTES_PER_S
+        }
+
+
+def _replacing(task: Task) -> Task:
+    return replace(task, item=replace(task.item, replaces=True))
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Have a process that is started here, and inherits this, not ended by the terminal's signals as it starts."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [getattr(signal, name) for name in names])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _how(returncode: int) -> str:

@@ -77,17 +77,20 @@ def stop_on_signals() -> Iterator[threading.Event]:
     """Let the first Ctrl-C (or SIGTERM, or the terminal's end) set an event, and a second one end the process."""
     stop = threading.Event()
 
-    def handle(number: int, _frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
     names = ("SIGINT", "SIGTERM", "SIGHUP")
     signals = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in signals}
-    for number in signals:
-        # A signal that whoever started us ignores, as nohup does, stays ignored.
-        if before[number] is not signal.SIG_IGN:
-            signal.signal(number, handle)
+    # A signal that whoever started us ignores, as nohup does, stays ignored.
+    obeyed = [number for number in signals if before[number] is not signal.SIG_IGN]
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        # Whichever comes second ends the process.
+        for number in obeyed:
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in obeyed:
+        signal.signal(number, handle)
     try:
         yield stop
     finally:

@@ -111,7 +111,7 @@ def transcode(
         )
         job = with_resources(job, jobs=jobs, workers=workers, memory=memory, reserve=reserve)
         demand_job(job)
-        _end(_run(job, items, stop, metrics), is_share=bool(shard))
+        _end(_run(job, items, stop, metrics), may_be_empty=bool(shard))
 
 
 def _share_of(path: Path, shard: str) -> tuple[Job, Iterable[Item], str]:
@@ -149,11 +149,12 @@ def _run(job: Job, items: Iterable[Item] | None, stop: threading.Event, metrics:
     return summary
 
 
-def _end(summary: Summary, *, is_share: bool) -> NoReturn:
+def _end(summary: Summary, *, may_be_empty: bool) -> NoReturn:
     if summary.stopped == "disk-full":
         give_up("there is no room left: make some, then go on with --resume", Exit.ENVIRONMENT)
     if summary.stopped:
         raise typer.Exit(Exit.INTERRUPTED)
-    if summary.planned == 0 and not is_share:
+    # Of more machines than shards, some have nothing to do.
+    if summary.planned == 0 and not may_be_empty:
         give_up("the sources hold no files", Exit.NO_INPUT)
     raise typer.Exit(Exit.SOME_FAILED if summary.files["failed"] else Exit.OK)

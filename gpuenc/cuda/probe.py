@@ -290,6 +290,8 @@ def _wheel_missing(driver: int, needs: _Needs) -> str:
 def _is_installed(module: str) -> bool:
     """Whether `module`, of at most two names, can be found: the first of them is imported, and nothing else."""
     parent, _, name = module.partition(".")
+    if module in sys.modules:
+        return True
     return find_spec(parent) is not None and (not name or find_spec(module) is not None)
 
 

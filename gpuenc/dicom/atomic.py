@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
+import re
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -18,12 +20,13 @@ from gpuenc.dicom.digests import PIECE_BYTES, file_digest, xxh3_128
 from gpuenc.errors import DestinationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
     from typing import BinaryIO
 
 TEMPORARY_SUFFIX = ".gpuenc-tmp"
+_TAIL = re.compile(rf"[0-9a-f]{{12}}(-2)?{re.escape(TEMPORARY_SUFFIX)}")
 # Small pieces are gathered; a codestream of this size or more goes to the system as it is.
 _BUFFER_BYTES = 1 << 15
 DISK_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
@@ -72,9 +75,7 @@ class AtomicFile:
         with self.errors():
             if not overwrite and os.path.lexists(self._path):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-            # 255 bytes are the most a name can have.
-            short = os.fsdecode(os.fsencode(name)[:200])
-            self._stem = os.path.join(self._folder, f".{short}.{os.urandom(6).hex()}")
+            self._stem = os.path.join(self._folder, f"{_stem_of(name)}{os.urandom(6).hex()}")
             self.file, self._temporary = self._new("")
             self._open = True
 
@@ -143,8 +144,8 @@ class AtomicFile:
                 _rename_to_new(self._temporary, self._path)
             self._open = False
         # The file is there: what goes wrong from here on must not have anyone believe it failed.
-        if self._fsync and hasattr(os, "O_DIRECTORY"):
-            _sync_folder(self._folder or ".")
+        if self._fsync:
+            sync_folder(self._folder or ".")
         return size
 
     def abort(self) -> None:
@@ -160,6 +161,23 @@ class AtomicFile:
         name = f"{self._stem}{tail}{TEMPORARY_SUFFIX}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         return os.fdopen(os.open(name, flags, 0o600), "wb", buffering=_BUFFER_BYTES), name
+
+
+def temporaries_of(destination: str, names: Iterable[str]) -> list[str]:
+    """Return which of the names in a destination's folder are those of temporary files of this destination."""
+    stem = _stem_of(os.path.basename(destination))
+    return [
+        name
+        for name in names
+        if name.startswith(stem) and name.endswith(TEMPORARY_SUFFIX) and _TAIL.fullmatch(name[len(stem) :])
+    ]
+
+
+def _stem_of(name: str) -> str:
+    whole = os.fsencode(name)
+    # 255 bytes are the most a name can have.
+    short = whole if len(whole) <= 200 else whole[:180] + hashlib.sha256(whole).hexdigest()[:16].encode()
+    return f".{os.fsdecode(short)}."
 
 
 def copy_file(
@@ -206,8 +224,10 @@ def copy_file(
         return Copy(out.publish(), copied)
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
     """Flush a folder where it can be: some file systems refuse it, and a folder may be writable but not readable."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -237,7 +257,12 @@ def _rename_to_new(temporary: str, path: str) -> None:
 
 @cache
 def _umask() -> int:
-    # It can only be read by setting it; 077 in the meantime lets nobody in.
+    with (
+        contextlib.suppress(OSError, ValueError, StopIteration),
+        open("/proc/self/status", encoding="latin-1") as status,
+    ):
+        return int(next(line for line in status if line.startswith("Umask:")).split()[1], 8)
+    # Elsewhere it can only be read by setting it; 077 in the meantime lets nobody in.
     with _UMASK_LOCK:
         umask = os.umask(0o077)
         os.umask(umask)
