@@ -26,7 +26,6 @@ from gpuenc.errors import (
 from gpuenc.frames import Encoded, Failure
 from gpuenc.plugins import is_by_label
 from gpuenc.syntaxes import BY_UID
-from gpuenc.verification import verify_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -278,11 +277,10 @@ class Encoder(PydicomEncoder):
             )
             return
         asked = self._request(src, encoding_plugin, validate, kwargs)
-        lanes = 1 if asked.frames.number_of_frames == 1 else threads
         chain = self.chain(
             encoding_plugin, asked.options, device, device_memory_bytes=device_memory_bytes, near=asked.on_device
         )
-        results = _results(iter(asked), asked, chain, decoding_plugin, lanes, verify, memory_bytes)
+        results = _results(iter(asked), asked, chain, decoding_plugin, threads, verify, memory_bytes)
         yield from _codestreams(results, asked)
 
     def chain(
@@ -326,9 +324,10 @@ class Encoder(PydicomEncoder):
         if where not in ("auto", "cpu") and not on_gpu:
             gpu = [name for name, module in self._modules.items() if device_of(module) == "gpu"]
             first = where if isinstance(where, int) else 0
-            lines = [f"{name} - {why}" for name in gpu if (why := self._why_not(name, first))]
-            why = "; ".join(lines) or "no plug-in for it uses one"
-            raise DeviceUnavailable(f"'{self.UID.name}' cannot be encoded on a GPU here: {why}")
+            whys = "; ".join(f"{name} - {why}" for name in gpu if (why := self._why_not(name, first)))
+            raise DeviceUnavailable(
+                f"'{self.UID.name}' cannot be encoded on a GPU here: {whys or 'no plug-in for it uses one'}"
+            )
         index = where if isinstance(where, int) else near
         return [
             plugin_of(name, function, self._modules[name], options or {}, str(self.UID), index, device_memory_bytes)
@@ -368,9 +367,9 @@ def _results(
         frames,
         asked.target,
         chain,
-        threads=threads,
+        threads=1 if asked.frames.number_of_frames == 1 else threads,
         memory_bytes=memory_bytes,
-        verify=verify_of(verify),
+        verify=verify,
         decode=frame_decoder(decoding_plugin),
     )
 
@@ -386,11 +385,10 @@ def _codestreams(results: Iterator[Encoded | Failure], asked: Request) -> Iterat
 
 def error_of(failure: Failure) -> GpuencError:
     """Return what pydicom would raise where `failure` happened."""
-    for kind in (ValuesOutsideBitsStored, FormatNotAllowed, DecodeFailed, InvalidPixels):
-        if failure.code == kind.code:
-            return kind(failure.reason)
-    if failure.code == "other-device":
-        return InvalidPixels(failure.reason, code=failure.code)
+    kinds = (ValuesOutsideBitsStored, FormatNotAllowed, DecodeFailed, InvalidPixels)
+    kind = {kind.code: kind for kind in kinds}.get(failure.code, InvalidPixels)
+    if failure.code in {*(kind.code for kind in kinds), "other-device"}:
+        return kind(failure.reason, code=failure.code)
     return EncodeFailed(_all_said(failure.reason), code=failure.code)
 
 

@@ -133,6 +133,7 @@ CODES: dict[str, str] = {
     "device-quality": "the GPU missed the quality asked for",
     "device-refused": "the GPU's codec does not take such frames",
     "device-unavailable": "a GPU was demanded and there is none",
+    "dicomdir-rebuilt": "a DICOMDIR now says what its files have become",
     "dicomdir-stale": "a DICOMDIR still describes the files as they were",
     "disk-full": "there is no room left",
     "encode-failed": "no plug-in could encode a frame",

@@ -12,6 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpuenc.archive.directories import brought_up_to_date, is_held
 from gpuenc.archive.journal import Journal
 from gpuenc.archive.leftovers import remove_leftovers
 from gpuenc.archive.locks import only_job
@@ -135,6 +136,8 @@ class _Run:
         self.planner = Planner(job, journal, self._settled, self._earlier, items)
         self._in_work_bytes: dict[int, int] = {}
         self._outcomes: deque[tuple[int, Record]] = deque()
+        # They say what other files are, so they have their outcome last.
+        self._dicomdirs: list[tuple[int, Record]] = []
         self._committed_s = time.monotonic()
 
     def through(self) -> None:
@@ -147,9 +150,10 @@ class _Run:
                 if self._stop.is_set():
                     raise
                 self._stop.set()
+        if self.planner.complete and self._summary.done + len(self._dicomdirs) == self.planner.files:
+            self._summary.stopped = ""  # it was told to stop when there was nothing left to begin
+            self._end_dicomdirs()
         summary = self._summary
-        if self.planner.complete and summary.done == summary.planned:
-            summary.stopped = ""  # it was told to stop when there was nothing left to begin
         if not summary.stopped and summary.done != summary.planned:
             missing = ", ".join(self._journal.without_outcome(3))
             raise JobError(
@@ -213,10 +217,21 @@ class _Run:
 
     def _done(self, number: int, record: Record) -> None:
         self._in_work_bytes.pop(number, None)
+        if is_held(record):
+            self._dicomdirs.append((number, record))
+            return
         self._journal.done(number, record)
         self._settled(record)
         if record.reason == "disk-full" and not self._summary.stopped:
             self._end_early("disk-full")
+
+    def _end_dicomdirs(self) -> None:
+        """Bring each DICOMDIR up to what became of its files."""
+        while self._dicomdirs:
+            number, held = self._dicomdirs.pop()
+            record = brought_up_to_date(held, self._job)
+            self._journal.done(number, record)
+            self._settled(record)
 
     def _settled(self, record: Record) -> None:
         self._summary.add(record)

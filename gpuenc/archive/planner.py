@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpuenc.archive.directories import NAME as DICOMDIR
 from gpuenc.archive.report import Record
 from gpuenc.archive.scan import LeftOut, scan
 from gpuenc.archive.stamp import Stamp
@@ -117,6 +118,8 @@ class Planner:
             return False
         if before.source != os.fspath(item.source):
             return False  # another one had the same place
+        if os.path.basename(before.source).upper() == DICOMDIR:
+            return False  # files that it names may be done now
         output = Stamp(record.bytes_out, record.output_mtime_ns)
         replaced = self._job.in_place and record.status == "encoded"
         source = output if replaced else Stamp(record.bytes_in, record.source_mtime_ns)
