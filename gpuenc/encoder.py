@@ -11,7 +11,7 @@ from pydicom.uid import UID
 from gpuenc import devices, engine
 from gpuenc.dicom.arrays import outside_message
 from gpuenc.dicom.decoding import frame_decoder
-from gpuenc.dicom.modules import device_of, plugin_of
+from gpuenc.dicom.modules import device_of, plugin_of, why_not
 from gpuenc.dicom.request import Request, request
 from gpuenc.errors import (
     DecodeFailed,
@@ -320,11 +320,13 @@ class Encoder(PydicomEncoder):
                 raise InvalidPixels(
                     f"The pixels are on GPU {near}, and the encoder is asked for on GPU {where}", code="other-device"
                 )
-            on_gpu = [name for name in on_gpu if not self._why_not(name, where)]
+            on_gpu = [name for name in on_gpu if not why_not(self._modules[name], self.UID, where)]
         if where not in ("auto", "cpu") and not on_gpu:
             gpu = [name for name, module in self._modules.items() if device_of(module) == "gpu"]
             first = where if isinstance(where, int) else 0
-            whys = "; ".join(f"{name} - {why}" for name in gpu if (why := self._why_not(name, first)))
+            whys = "; ".join(
+                f"{name} - {why}" for name in gpu if (why := why_not(self._modules[name], self.UID, first))
+            )
             raise DeviceUnavailable(
                 f"'{self.UID.name}' cannot be encoded on a GPU here: {whys or 'no plug-in for it uses one'}"
             )
@@ -334,11 +336,6 @@ class Encoder(PydicomEncoder):
             for name, function in chosen.items()
             if device_of(self._modules[name]) != "gpu" or (where != "cpu" and name in on_gpu)
         ]
-
-    def _why_not(self, label: str, device: int) -> str:
-        """Return why a plug-in cannot use a GPU, or nothing."""
-        why = getattr(self._modules[label], "why_unavailable", None)
-        return str(why(self.UID, device)) if why else ""
 
     def _chosen(self, label: str) -> dict[str, Any]:
         """Return the plug-in of that label, or all that may be tried of themselves, by label."""

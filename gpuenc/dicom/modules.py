@@ -17,6 +17,12 @@ def device_of(module: ModuleType) -> plugins.Device:
     return getattr(module, "DEVICE", "cpu")
 
 
+def why_not(module: ModuleType, uid: str, device: int) -> str:
+    """Return why a plug-in's module cannot use a GPU for a transfer syntax, or nothing."""
+    why = getattr(module, "why_unavailable", None)
+    return str(why(uid, device)) if why else ""
+
+
 def plugin_of(
     label: str,
     function: Callable[..., Any],
