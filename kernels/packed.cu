@@ -5,7 +5,7 @@
 //
 // Kernels    N frames
 //   place_streams  outcomes [N] (bytes and fault of each) -> places [N][2]: where each begins, its outcome. One that
-//                 would end beyond the room gets FAULT_ROOM, and keeps its bytes, so that the host knows what room
+//                 would end beyond the room gets FAULT_BUFFER, and keeps its bytes, so that the host knows what room
 //                 would do
 //
 // Launch     grid (1, 1), block 256, no dynamic shared memory; more blocks do nothing.
@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(256) place_streams(GLOBAL(const u64
         const u32 frame = first + threadIdx.x;
         u64 outcome = frame < frames ? load(outcomes + frame) : 0, total;
         const u64 end = begin + block_running_sum(u64(bytes_of(outcome)), sums, total);
-        if (end > u64(room) * ROOM_UNIT_BYTES) outcome |= u64(FAULT_ROOM) << 32;
+        if (end > u64(room) * ROOM_UNIT_BYTES) outcome |= u64(FAULT_BUFFER) << 32;
         if (frame < frames) {
             places[u64(PLACE_WORDS) * frame] = end - bytes_of(outcome);
             places[u64(PLACE_WORDS) * frame + 1] = outcome;

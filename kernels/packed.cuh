@@ -4,7 +4,7 @@
 #include "job.cuh"
 
 // A fault beyond those of job.cuh: the codestreams before this one have used up the room, or it does not fit.
-static const u32 FAULT_ROOM = 8;
+static const u32 FAULT_BUFFER = 8;
 
 // One word for a frame: how many bytes its codestream has, and why it cannot be written (FAULT_...), 0 if it can. With
 // a fault of the codec it has no bytes.

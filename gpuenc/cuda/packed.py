@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gpuenc.frames import Frame
     from gpuenc.targets import Target
 
-FAULT_ROOM = 8
+FAULT_BUFFER = 8
 _PLACE_WORDS, _ROOM_UNIT_BYTES = 2, 256
 MOST_GRID_Y = 65535
 # Beyond this, kernels could not say how long a codestream is.
@@ -69,7 +69,7 @@ def collect(device: Device, measured: Measured) -> list[bytes | GpuencError]:
     [frames] = measured.outcomes.__cuda_array_interface__["shape"]
     places, packed = _write(device, measured, frames, measured.room_bytes)
     sizes = places[:, 1] & np.uint64(MOST_BYTES)
-    if ((places[:, 1] >> np.uint64(32)) & np.uint64(FAULT_ROOM)).any():
+    if ((places[:, 1] >> np.uint64(32)) & np.uint64(FAULT_BUFFER)).any():
         del packed  # before the larger one, not beside it
         places, packed = _write(device, measured, frames, int(sizes.sum()))
     faults = places[:, 1] >> np.uint64(32)

@@ -296,7 +296,7 @@ def test_places_beyond_the_first_round_of_threads() -> None:
     bytes_ = sizes & np.uint64(0xFFFFFFFF)
     ends = np.cumsum(bytes_)
     np.testing.assert_array_equal(got[:, 0], ends - bytes_)
-    late = (ends > room * 256).astype(np.uint64) * np.uint64(packed.FAULT_ROOM)
+    late = (ends > room * 256).astype(np.uint64) * np.uint64(packed.FAULT_BUFFER)
     np.testing.assert_array_equal(got[:, 1], sizes | late << np.uint64(32))
     assert late.any()
     assert not late[:300].any()
