@@ -34,7 +34,7 @@ def test_the_gpu_tests_pass_in_a_rehearsal_and_write_no_result():
     before = sorted(evidence.RESULTS.glob("*")), evidence.PAGE.read_bytes()
     done = gpu_tests(GPUENC_GPU_REHEARSAL="1")
     assert done.returncode == 0, done.stdout[-3000:]
-    assert re.search(r"1[0-9][0-9] passed", done.stdout)
+    assert re.search(r"[1-9][0-9]{2,} passed", done.stdout)
     assert (sorted(evidence.RESULTS.glob("*")), evidence.PAGE.read_bytes()) == before
 
 
