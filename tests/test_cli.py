@@ -628,7 +628,7 @@ def test_a_gpu_that_was_not_used_is_said_once(study, tmp_path, monkeypatch):
     monkeypatch.setattr(nvcodec, "why_unavailable", lambda uid, device=0: "GPU 0 was given up: it hangs")
     _, out, err = transcode(study, "-o", tmp_path / "auto")
     assert (" ".join(out.split()).count("GPU not used │ GPU 0 was given up: it hangs"), err) == (1, "")
-    for number, options in enumerate((("--device", "cpu"), ("--dry-run",))):
+    for number, options in enumerate((("--device", "cpu"), ("--plugin", "imagecodecs"))):
         assert "GPU not used" not in transcode(study, "-o", tmp_path / str(number), *options)[1]
     assert "GPU not used" not in transcode(study, "-o", tmp_path / "rle", to="jpeg-ls-lossless")[1]
 
