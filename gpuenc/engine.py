@@ -146,7 +146,9 @@ def _parallel(
         lanes_open.close()
         # The garbage collector may close this generator in a lane's own thread, which cannot wait for itself, or in a
         # device's, for which the lane waits.
-        ours = threading.current_thread().name.startswith(("gpuenc-lane", "gpuenc-gpu", "gpuenc-probe"))
+        ours = threading.current_thread().name.startswith(
+            ("gpuenc-lane", "gpuenc-gather", "gpuenc-gpu", "gpuenc-probe")
+        )
         pool.shutdown(wait=not ours, cancel_futures=True)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from gpuenc.plugins import Plugin
     from gpuenc.targets import Target
@@ -84,14 +85,22 @@ class ByteBudget:
         self.total_bytes = total_bytes
         self._left = total_bytes
         self._changed = threading.Condition()
+        self._queue: deque[object] = deque()
 
     def __reduce__(self) -> tuple[type[ByteBudget], tuple[int]]:
         """In another process it is another budget, of the same size."""
         return ByteBudget, (self.total_bytes,)
 
     @contextlib.contextmanager
-    def share(self, wanted_bytes: int) -> Iterator[int]:
-        """Hold `wanted_bytes`, or all there is if that is less.
+    def share(self, wanted_bytes: int, waits: Callable[[bool], None] = lambda waiting: None) -> Iterator[int]:
+        """Hold `wanted_bytes`, or all there is if that is less. Who comes first is served first.
+
+        Parameters
+        ----------
+        wanted_bytes : int
+            At most that much.
+        waits : callable
+            Is told True when there is not enough, and False when there is again.
 
         Yields
         ------
@@ -99,10 +108,27 @@ class ByteBudget:
             Bytes granted.
         """
         granted = min(wanted_bytes, self.total_bytes)
+        me = object()
+
+        def served() -> bool:
+            return self._queue[0] is me and self._left >= granted
+
         with self._changed:
-            self._changed.wait_for(lambda: self._left >= granted)
-            self._left -= granted
+            self._queue.append(me)
+            at_once = served()
         try:
+            if not at_once:
+                waits(True)
+            with self._changed:
+                self._changed.wait_for(served)
+                self._left -= granted
+        finally:
+            with self._changed:
+                self._queue.remove(me)
+                self._changed.notify_all()
+        try:
+            if not at_once:
+                waits(False)
             yield granted
         finally:
             with self._changed:

@@ -22,7 +22,7 @@ from gpuenc.archive.scan import Item
 from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from gpuenc.archive.pool import Pool
     from gpuenc.archive.request import Job
@@ -80,9 +80,8 @@ def run(
             journal = stack.enter_context(Journal(job.journal, job.about(), resume=job.resume))
             remove_leftovers((Item(Path(source), Path(place)) for source, place in journal.interrupted), job)
             work = _Run(job, watcher, stop or threading.Event(), journal, pool, summary, items)
-            work.find_first()
-            watcher.start(work.planner.files, work.planner.bytes_total)
             try:
+                work.begin()
                 work.through()
             finally:
                 pool.close()
@@ -134,6 +133,8 @@ class _Run:
         self._job, self._watcher, self._stop = job, watcher, stop
         self._journal, self._pool, self._summary = journal, pool, summary
         self.planner = Planner(job, journal, self._settled, self._earlier, items)
+        self._begun = False
+        self._before: list[tuple[Callable[[Record], None], Record]] = []
         self._in_work_bytes: dict[int, int] = {}
         self._outcomes: deque[tuple[int, Record]] = deque()
         # They say what other files are, so they have their outcome last.
@@ -161,12 +162,17 @@ class _Run:
                 code="unreconciled",
             )
 
-    def find_first(self) -> None:
-        """Find the first files: of a small job, all."""
+    def begin(self) -> None:
+        """Find the first files, of a small job all, and tell of them."""
         until = time.monotonic() + _PLAN_FIRST_S
         while not self.planner.complete and time.monotonic() < until and not self._stop.is_set():
             self.planner.some()
         self._summary.planned = self.planner.files
+        self._watcher.start(self.planner.files, self.planner.bytes_total)
+        self._begun = True
+        for tell, record in self._before:
+            tell(record)
+        self._before.clear()
 
     def _step(self) -> bool:
         """Find some files, hand some out, collect what is done; return whether it is over."""
@@ -235,12 +241,19 @@ class _Run:
 
     def _settled(self, record: Record) -> None:
         self._summary.add(record)
-        self._watcher.done(record)
+        self._tell(self._watcher.done, record)
 
     def _earlier(self, record: Record) -> None:
         self._summary.add(record)
         self._summary.earlier_files += 1
-        self._watcher.earlier(record)
+        self._tell(self._watcher.earlier, record)
+
+    def _tell(self, tell: Callable[[Record], None], record: Record) -> None:
+        """Tell of an outcome, but of none before the watcher knows that the job begins."""
+        if self._begun:
+            tell(record)
+        else:
+            self._before.append((tell, record))
 
 
 def _free_bytes(folder: Path) -> int:

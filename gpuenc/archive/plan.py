@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
 import tempfile
-import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -99,9 +99,12 @@ class _Collector(Watcher):
         self.plan = Plan()
         self.sample: list[Record] = []
         self._chance, self._seen = chance, 0
+        self.first_s, self.last_s = math.inf, 0.0
 
     def done(self, record: Record) -> None:
         """Count one file."""
+        self.first_s = min(self.first_s, record.finished_s - record.seconds)
+        self.last_s = max(self.last_s, record.finished_s)
         if record.status == "copied":
             self.plan.copied_bytes += record.bytes_in
         if record.status != "encoded":
@@ -130,10 +133,13 @@ def _estimate(job: Job, collector: _Collector, stop: threading.Event) -> None:
             job, destination=Path(folder), journal=None, dry_run=False, in_place=False, reserve_bytes=0, report=None
         )
         watcher = _Collector(random.Random(0))
-        begun = time.perf_counter()
         summary = run(tried, watcher, stop, items=items)
-        seconds = time.perf_counter() - begun
-    if not summary.bytes_out:
+    if summary.stopped:
+        plan.summary.stopped = summary.stopped
+        return
+    # Not the start of processes, which large jobs do not feel: from the first file to be begun to the last one done.
+    seconds = watcher.last_s - watcher.first_s
+    if not summary.bytes_out or seconds <= 0:
         return
     plan.sample_files, plan.ratio = summary.files["encoded"], summary.ratio
     plan.output_bytes = plan.encoded_bytes / summary.ratio + plan.copied_bytes

@@ -56,7 +56,7 @@ class Pool(Protocol):
 
         Raises
         ------
-        WorkersFailed
+        JobError
             Nothing can be done any more.
         """
 

@@ -64,6 +64,8 @@ class Display(Watcher):
 
     def start(self, files: int, bytes_total: int) -> None:
         """Show how much there is to do."""
+        if self._report:
+            self._report.begin()
         self._files, self._bytes_total = files, bytes_total
         self._started = self._last_line = self._clock()
         if not self._console.is_terminal:

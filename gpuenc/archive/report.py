@@ -116,7 +116,7 @@ class ReportFile:
     Parameters
     ----------
     stream : binary file
-        Unbuffered, so that a line is there as a whole or not at all.
+        Unbuffered, so that a line is there as a whole or not at all, and open for appending.
     """
 
     # What every line of a report begins with.
@@ -125,6 +125,11 @@ class ReportFile:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self.problem = ""
+
+    def begin(self) -> None:
+        """Take away what an earlier job wrote: this one has begun."""
+        with contextlib.suppress(OSError):  # not of a device
+            self._stream.truncate(0)
 
     def add(self, record: Record) -> None:
         """Write one line and hand it to the operating system; nothing after the first failure."""

@@ -37,7 +37,7 @@ from gpuenc.syntaxes import keeps_jpeg
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from gpuenc.archive.scan import Item
     from gpuenc.coding import Coding
@@ -65,6 +65,7 @@ class _Work:
     job: Job
     stop: threading.Event
     stamp: Stamp
+    waits: Callable[[bool], None]
 
     def check(self) -> None:
         """Raise `Interrupted` if it is to be given up."""
@@ -84,8 +85,21 @@ class _Work:
                 raise SourceError("the source changed while it was read", code="source-changed")
 
 
-def transcode_file(item: Item, job: Job, stop: threading.Event) -> Record:
+def transcode_file(
+    item: Item, job: Job, stop: threading.Event, waits: Callable[[bool], None] = lambda waiting: None
+) -> Record:
     """Give one file its outcome.
+
+    Parameters
+    ----------
+    item : Item
+        The file.
+    job : Job
+        What to do.
+    stop : threading.Event
+        Gives it up.
+    waits : callable
+        Is told True when the file has to wait for memory that others have, and False when it goes on.
 
     Raises
     ------
@@ -93,7 +107,7 @@ def transcode_file(item: Item, job: Job, stop: threading.Event) -> Record:
         `stop` was set meanwhile; nothing of the output is left. Nothing else is raised for what a file holds.
     """
     begun = time.perf_counter()
-    work = _Work(item, job, stop, Stamp(0, 0))
+    work = _Work(item, job, stop, Stamp(0, 0), waits)
     work.check()
     try:
         work = replace(work, stamp=Stamp.of(item.source))
@@ -176,7 +190,7 @@ def _encoded(source: DicomFile, work: _Work, target: Target) -> Record:
             frames=source.number_of_frames,
             pixel_bytes=source.native_bytes,
         )
-    with work.job.budget.share(_memory_bytes(source, work.job)) as memory_bytes:
+    with work.job.budget.share(_memory_bytes(source, work.job), work.waits) as memory_bytes:
         return _written(source, work, target, cells, wanted, memory_bytes)
 
 

@@ -107,7 +107,11 @@ class _Worker:
             self._in_work += 1
         try:
             self._say("begin", task.number)
-            self._say("done", task.number, transcode_file(task.item, self._job, self._abort))
+
+            def waits(waiting: bool) -> None:
+                self._say("waits" if waiting else "begin", task.number)
+
+            self._say("done", task.number, transcode_file(task.item, self._job, self._abort, waits))
         except Interrupted:
             self._say("dropped", task.number)
         finally:

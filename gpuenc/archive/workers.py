@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -265,6 +266,8 @@ class Workers:
             raise JobError(rest[0], code=number)
         elif kind == "begin":
             worker.begun_s[number] = time.monotonic()
+        elif kind == "waits":  # for memory: that may take as long as the others take
+            worker.begun_s[number] = math.inf
         elif kind == "done":
             self._finished(worker, number, rest[0])
         else:  # "dropped", after a stop

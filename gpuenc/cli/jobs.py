@@ -161,7 +161,7 @@ def report_at(path: Path | None) -> Iterator[ReportFile | None]:
             with path.open("rb") as before:
                 if before.read(len(ReportFile.BEGINNING)) not in (b"", ReportFile.BEGINNING):
                     give_up(f"{path} exists and is no report; it is left as it is", Exit.USAGE)
-        stream = path.open("wb", buffering=0)
+        stream = path.open("ab", buffering=0)  # emptied when the job begins
     except OSError as error:
         give_up(f"cannot write the report {path}: {error.strerror}", Exit.ENVIRONMENT)
     with stream:

@@ -26,7 +26,9 @@ class Terminal(Console):
     def on_broken_pipe(self) -> None:
         """Do not end the process, as rich does."""
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nobody = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nobody, self.file.fileno())
+        os.close(nobody)
 
 
 # What is shown holds names that others chose, so nothing in it is read as markup.
