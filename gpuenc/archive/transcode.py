@@ -24,7 +24,7 @@ from gpuenc.dicom.atomic import DISK_FULL, copy_file
 from gpuenc.dicom.attributes import changes, moves_overlays, with_ratio
 from gpuenc.dicom.cells import encoded_format
 from gpuenc.dicom.decoding import frame_decoder
-from gpuenc.dicom.digests import file_digest
+from gpuenc.dicom.digests import file_digest, xxh3_128
 from gpuenc.dicom.header import header, trailer
 from gpuenc.dicom.overlays import EmbeddedOverlays
 from gpuenc.dicom.source import DicomFile
@@ -51,6 +51,8 @@ _COPIED_CODES = frozenset({"no-pixel-data", "float-pixel-data", "video"})
 _MODALITY = 0x00080060
 # Below this, a file is one thread's work; above, its frames are spread over lanes.
 _SPREAD_BYTES = 32 << 20
+# A file up to this size is read once, as a whole: most of an archive are, and each further read costs more than memory.
+_HELD_BYTES = 4 << 20
 
 
 class Interrupted(Exception):
@@ -131,7 +133,7 @@ def _transcode(work: _Work) -> Record:
     if not replaces and os.path.lexists(item.destination):
         return _record(work, "skipped", "destination-exists", "the destination exists")
     try:
-        source = DicomFile(item.source)
+        source = DicomFile(item.source, hold_bytes=_HELD_BYTES)
     except SourceError as error:
         if error.code == "not-dicom":
             return _record(work, "skipped", error.code, str(error))
@@ -176,8 +178,9 @@ def _encoded(source: DicomFile, work: _Work, target: Target) -> Record:
             frames=source.number_of_frames,
             pixel_bytes=source.native_bytes,
         )
-    with work.job.budget.share(_memory_bytes(source, work.job)) as memory_bytes:
-        return _written(source, work, target, cells, wanted, memory_bytes)
+    held_bytes = len(source.held or b"")
+    with work.job.budget.share(_memory_bytes(source, work.job) + held_bytes) as memory_bytes:
+        return _written(source, work, target, cells, wanted, max(1, memory_bytes - held_bytes))
 
 
 def _memory_bytes(source: DicomFile, job: Job) -> int:
@@ -277,9 +280,7 @@ def _written(
                     sop_instance_uid=found.sop_instance_uid,
                 )
             final = header(source, with_ratio(found, source, tally.encoded_bytes), target.syntax.uid)
-        source_digest = ""
-        with contextlib.suppress(FileNotFoundError):  # it vanished after it was read whole
-            source_digest = file_digest(item.source, check=work.check)
+        source_digest = _source_digest(source, work)
         work.demand_unchanged()
         with tally.timed("write"), inplace.kept(item, job):
             summary = output.finish(final, trailer(source))
@@ -300,6 +301,15 @@ def _written(
         crc32=tuple(tally.crc32),
         stage_seconds=tally.stages(time.perf_counter() - begun),
     )
+
+
+def _source_digest(source: DicomFile, work: _Work) -> str:
+    """Return XXH3-128 of what was read; empty where the source is gone and has to be read again for that."""
+    if source.held is not None:
+        return xxh3_128(source.held).hexdigest()
+    with contextlib.suppress(FileNotFoundError):  # it vanished after it was read whole
+        return file_digest(work.item.source, check=work.check)
+    return ""
 
 
 def _results(

@@ -85,6 +85,12 @@ class Window:
         self.bytes = self._from_file(at, _WINDOW_BYTES)
         self.base = at
 
+    def load_all(self) -> bytes:
+        """Read the whole file as the window; return it."""
+        self.bytes = self._from_file(0, self.size)
+        self.base = 0
+        return self.bytes
+
     def read(self, at: int, count: int) -> bytes:
         """Return `count` bytes from `at`, fewer only at the end of the file."""
         inside = at - self.base
