@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from gpuenc.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -121,6 +121,7 @@ def walk(
     big_endian: bool = False,
     last: Callable[[int], bool] = PIXEL_TAGS.__contains__,
     last_from: int = min(PIXEL_TAGS),
+    groups: Container[int] | None = None,
 ) -> tuple[list[Element], Element | None, int]:
     """Return the elements from `at`, the element at which reading ended, and where that one begins.
 
@@ -136,6 +137,8 @@ def walk(
     last : callable
         Tags that end reading; asked only for tags from `last_from` on. By default the pixel elements. The
         element itself is returned without looking at its value.
+    groups : container of int, optional
+        Only elements of these groups are returned; all are read. By default of any.
 
     Raises
     ------
@@ -144,7 +147,7 @@ def walk(
         have to be, or there are more than `MAX_ELEMENTS`.
     """
     found: list[Element] = []
-    ended, at = _walk(window, at, stop, implicit, big_endian, last, last_from, found, 0)
+    ended, at = _walk(window, at, stop, implicit, big_endian, last, last_from, found, 0, groups)
     return found, ended, at
 
 
@@ -158,9 +161,10 @@ def _walk(
     last_from: int,
     into: list[Element],
     depth: int,
+    groups: Container[int] | None = None,
 ) -> tuple[Element | None, int]:
     explicit_header, implicit_header, long_length = _EXPLICIT[big_endian], _IMPLICIT[big_endian], _LENGTH[big_endian]
-    seen, base, new = window.bytes, window.base, tuple.__new__
+    seen, base, new, count = window.bytes, window.base, tuple.__new__, 0
     while at + 8 <= stop:
         offset = at - base
         if offset < 0 or offset + 12 > len(seen):
@@ -171,12 +175,14 @@ def _walk(
         value, vr = at + 8, b""
         if not implicit:
             group, number, vr, length = explicit_header(seen, offset)
-            if vr in LONG_VRS:
+            if vr in SHORT_VRS:
+                pass
+            elif vr in LONG_VRS:
                 if offset + 12 > len(seen):
                     raise SourceError(f"the file ends inside element {name(group << 16 | number)}", code="truncated")
                 (length,) = long_length(seen, offset + 8)
                 value = at + 12
-            elif vr not in SHORT_VRS and not (vr.isalpha() and vr.isupper()):
+            elif not (vr.isalpha() and vr.isupper()):
                 vr = b""
         if not vr:
             group, number, length = implicit_header(seen, offset)
@@ -194,10 +200,12 @@ def _walk(
             end = value + length
         if end > stop:
             raise SourceError(f"the file ends inside element {name(tag)}", code="truncated")
-        if len(into) == MAX_ELEMENTS:
+        if count == MAX_ELEMENTS:
             raise SourceError(f"there are more than {MAX_ELEMENTS} elements", code="corrupt-header")
-        # Element(…) takes three times as long.
-        into.append(new(Element, (tag, vr, at, value, end, undefined)))
+        count += 1
+        if groups is None or group in groups:
+            # Element(…) takes three times as long.
+            into.append(new(Element, (tag, vr, at, value, end, undefined)))
         at = end
     return None, at
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from gpuenc.dicom.digests import PIECE_BYTES, xxh3_64_intdigest, xxh3_128
 from gpuenc.dicom.elements import name
 from gpuenc.dicom.fragments import ITEM_TAG, SEQUENCE_END
-from gpuenc.dicom.source import DicomFile
+from gpuenc.dicom.source import DESCRIBING_GROUPS, DicomFile
 from gpuenc.errors import DestinationError, GpuencError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Intended:
             The file cannot be read.
         """
         try:
-            with DicomFile(path, hold_bytes=_HELD_BYTES) as file:
+            with DicomFile(path, hold_bytes=_HELD_BYTES, groups=DESCRIBING_GROUPS) as file:
                 self._check_header(file, header, extended)
                 if self._deflated:
                     return self._check_deflated(path, header.prefix)
@@ -130,6 +130,7 @@ class Intended:
         size = len(header.elements)
         if file.head[:size] != header.elements:
             raise _mismatch("the elements before Pixel Data differ")
+        # For a message that says what is wrong; that nothing else is there, the comparison of bytes shows.
         tables = [element.tag for element in file.elements if element.start - file.origin >= size]
         if tables != ([_OFFSETS, _LENGTHS] if extended else []):
             found = ", ".join(map(name, tables)) or "nothing"

@@ -36,7 +36,7 @@ from gpuenc.dicom.raw import raw_dataset, raw_element
 from gpuenc.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
     from types import TracebackType
     from typing import BinaryIO
 
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DatasetSource", "DicomFile", "frames_of", "may_be_lossy"]
 
+# Of the attributes that say what the pixels are: Image Pixel, overlays, offset tables; and of those that must not be
+# in a data set.
+DESCRIBING_GROUPS = frozenset((0x0002, 0x0028, *range(0x6000, 0x6100), 0x7FE0))
 # A header longer than this is not read into memory.
 MAX_HEADER_BYTES = 256 << 20
 # What a Deflated file may inflate to: 4 GiB of Pixel Data, which is the most a length field can say, and its header.
@@ -71,6 +74,9 @@ class DicomFile(PixelSource):
     hold_bytes : int
         A file of at most so many bytes is read at once and held in memory, and its frames are read-only views of that.
         Larger ones are read as they are asked for.
+    groups : container of int, optional
+        Only elements of these groups are wanted in `elements`, which then is no base for `header`. What describes the
+        pixels has to be among them; see `DESCRIBING_GROUPS`.
 
     Attributes
     ----------
@@ -106,7 +112,14 @@ class DicomFile(PixelSource):
 
     attributes: description.RawAttributes
 
-    def __init__(self, path: str | os.PathLike[str], *, name: str | None = None, hold_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        hold_bytes: int = 0,
+        groups: Container[int] | None = None,
+    ) -> None:
         self.path = os.fspath(path)
         self.name = self.path if name is None else name
         self.notes = []
@@ -114,7 +127,7 @@ class DicomFile(PixelSource):
         self._raw = cast("BinaryIO", open(self.path, "rb", buffering=0))  # noqa: SIM115 - closed by close()
         self._file = self._raw
         try:
-            self._open(hold_bytes)
+            self._open(hold_bytes, groups)
         except BaseException:
             self.close()
             raise
@@ -189,7 +202,7 @@ class DicomFile(PixelSource):
             at = found.value  # delimiters too many, which other readers pass over here
         return ITEM
 
-    def _open(self, hold_bytes: int) -> None:
+    def _open(self, hold_bytes: int, groups: Container[int] | None) -> None:
         self._size = os.fstat(self._raw.fileno()).st_size
         window = Window(self._raw, self._size)
         if self._size <= hold_bytes:
@@ -207,7 +220,7 @@ class DicomFile(PixelSource):
         self._detect_encoding(window, at)
         try:
             self.elements, pixels, end = walk(
-                window, at, self._size, implicit=self.implicit, big_endian=self.big_endian
+                window, at, self._size, implicit=self.implicit, big_endian=self.big_endian, groups=groups
             )
         except SourceError:
             if bare:
