@@ -164,25 +164,29 @@ def _walk(
     groups: Container[int] | None = None,
 ) -> tuple[Element | None, int]:
     explicit_header, implicit_header, long_length = _EXPLICIT[big_endian], _IMPLICIT[big_endian], _LENGTH[big_endian]
-    seen, base, new, count = window.bytes, window.base, tuple.__new__, 0
+    count = 0
     while at + 8 <= stop:
-        offset = at - base
-        if offset < 0 or offset + 12 > len(seen):
+        offset = at - window.base
+        if offset < 0 or offset + 12 > len(window.bytes):
             window.load(at)
-            seen, base, offset = window.bytes, at, 0
-            if len(seen) < 8:
+            offset = 0
+            if len(window.bytes) < 8:
                 break
+        if not implicit and last_from:
+            behind, count = _ordinary(window, at, stop, big_endian, last_from >> 16, into, count, groups)
+            if behind != at:
+                at = behind
+                continue
+        seen = window.bytes
         value, vr = at + 8, b""
         if not implicit:
             group, number, vr, length = explicit_header(seen, offset)
-            if vr in SHORT_VRS:
-                pass
-            elif vr in LONG_VRS:
+            if vr in LONG_VRS:
                 if offset + 12 > len(seen):
                     raise SourceError(f"the file ends inside element {name(group << 16 | number)}", code="truncated")
                 (length,) = long_length(seen, offset + 8)
                 value = at + 12
-            elif not (vr.isalpha() and vr.isupper()):
+            elif vr not in SHORT_VRS and not (vr.isalpha() and vr.isupper()):
                 vr = b""
         if not vr:
             group, number, length = implicit_header(seen, offset)
@@ -195,7 +199,6 @@ def _walk(
             raise SourceError(f"{name(tag)} is found outside of any sequence", code="corrupt-header")
         if undefined:
             end = _end_of_items(window, value, stop, not vr, big_endian, depth)
-            seen, base = window.bytes, window.base
         else:
             end = value + length
         if end > stop:
@@ -204,10 +207,52 @@ def _walk(
             raise SourceError(f"there are more than {MAX_ELEMENTS} elements", code="corrupt-header")
         count += 1
         if groups is None or group in groups:
-            # Element(…) takes three times as long.
-            into.append(new(Element, (tag, vr, at, value, end, undefined)))
+            into.append(Element(tag, vr, at, value, end, undefined))
         at = end
     return None, at
+
+
+def _ordinary(
+    window: Window,
+    at: int,
+    stop: int,
+    big_endian: bool,
+    last_group: int,
+    into: list[Element],
+    count: int,
+    groups: Container[int] | None,
+) -> tuple[int, int]:
+    """Pass over elements as nearly all are: with a VR of PS3.5 and a length, whole, and below `last_group`.
+
+    Returns
+    -------
+    (int, int)
+        Where the first is that is something else or reaches out of the window, and `count` with those before it.
+    """
+    header, long_length, new = _EXPLICIT[big_endian], _LENGTH[big_endian], tuple.__new__
+    seen, base, offset = window.bytes, window.base, at - window.base
+    most, most_end = len(seen) - 12, stop - base
+    for here in range(count, MAX_ELEMENTS):
+        if offset > most:
+            return base + offset, here
+        group, number, vr, length = header(seen, offset)
+        if vr in SHORT_VRS:
+            value = offset + 8
+        elif vr in LONG_VRS:
+            (length,) = long_length(seen, offset + 8)
+            value = offset + 12
+            if length == UNDEFINED:
+                return base + offset, here
+        else:
+            return base + offset, here
+        end = value + length
+        if end > most_end or group >= last_group:
+            return base + offset, here
+        if groups is None or group in groups:
+            # Element(…) takes three times as long.
+            into.append(new(Element, (group << 16 | number, vr, base + offset, base + value, base + end, False)))
+        offset = end
+    return base + offset, MAX_ELEMENTS
 
 
 def item_header(window: Window, at: int, stop: int, *, big_endian: bool) -> tuple[int, int]:
@@ -250,7 +295,7 @@ def _end_of_items(window: Window, at: int, stop: int, implicit: bool, big_endian
             raise SourceError(f"an item was expected and {name(tag)} was found", code="corrupt-header")
         if length == UNDEFINED:
             no_vrs = implicit or item_is_implicit(window, at)
-            ended, at = _walk(window, at, stop, no_vrs, big_endian, ITEM_END.__eq__, ITEM_END, [], depth + 1)
+            ended, at = _walk(window, at, stop, no_vrs, big_endian, ITEM_END.__eq__, ITEM_END, [], depth + 1, ())
             if ended is None:
                 raise SourceError("the file ends inside a sequence", code="truncated")
             at += 8
