@@ -197,17 +197,15 @@ def _walk(
             return Element(tag, vr, at, value, end, undefined), at
         if group == _DELIMITERS:
             raise SourceError(f"{name(tag)} is found outside of any sequence", code="corrupt-header")
-        if undefined:
-            end = _end_of_items(window, value, stop, not vr, big_endian, depth)
-        else:
-            end = value + length
+        end = _end_of_items(window, value, stop, not vr, big_endian, depth) if undefined else value + length
         if end > stop:
             raise SourceError(f"the file ends inside element {name(tag)}", code="truncated")
         if count == MAX_ELEMENTS:
             raise SourceError(f"there are more than {MAX_ELEMENTS} elements", code="corrupt-header")
         count += 1
         if groups is None or group in groups:
-            into.append(Element(tag, vr, at, value, end, undefined))
+            # Element(…) takes three times as long.
+            into.append(tuple.__new__(Element, (tag, vr, at, value, end, undefined)))
         at = end
     return None, at
 
@@ -230,29 +228,28 @@ def _ordinary(
         Where the first is that is something else or reaches out of the window, and `count` with those before it.
     """
     header, long_length, new = _EXPLICIT[big_endian], _LENGTH[big_endian], tuple.__new__
-    seen, base, offset = window.bytes, window.base, at - window.base
-    most, most_end = len(seen) - 12, stop - base
+    seen, base = window.bytes, window.base
+    most = base + len(seen) - 12
     for here in range(count, MAX_ELEMENTS):
-        if offset > most:
-            return base + offset, here
-        group, number, vr, length = header(seen, offset)
+        if at > most:
+            return at, here
+        group, number, vr, length = header(seen, at - base)
         if vr in SHORT_VRS:
-            value = offset + 8
+            value = at + 8
         elif vr in LONG_VRS:
-            (length,) = long_length(seen, offset + 8)
-            value = offset + 12
+            (length,) = long_length(seen, at - base + 8)
+            value = at + 12
             if length == UNDEFINED:
-                return base + offset, here
+                return at, here
         else:
-            return base + offset, here
+            return at, here
         end = value + length
-        if end > most_end or group >= last_group:
-            return base + offset, here
+        if end > stop or group >= last_group:
+            return at, here
         if groups is None or group in groups:
-            # Element(…) takes three times as long.
-            into.append(new(Element, (group << 16 | number, vr, base + offset, base + value, base + end, False)))
-        offset = end
-    return base + offset, MAX_ELEMENTS
+            into.append(new(Element, (group << 16 | number, vr, at, value, end, False)))
+        at = end
+    return at, MAX_ELEMENTS
 
 
 def item_header(window: Window, at: int, stop: int, *, big_endian: bool) -> tuple[int, int]:

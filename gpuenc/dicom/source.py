@@ -208,6 +208,8 @@ class DicomFile(PixelSource):
         if self._size <= hold_bytes:
             self._held = window.load_all()
             self._file = BytesIO(self._held)
+            window = Window(self._file, self._size)
+            window.load_all()
         else:
             window.load(0)
         at, bare = self._read_meta(window)
