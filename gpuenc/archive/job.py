@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from gpuenc.archive.journal import Journal
 from gpuenc.archive.locks import only_job
 from gpuenc.archive.planner import Planner
+from gpuenc.archive.pool import QUEUED_PER_FILE
 from gpuenc.archive.report import Record, Summary
 from gpuenc.dicom.atomic import TEMPORARY_SUFFIX
 from gpuenc.errors import JobError
@@ -184,7 +185,11 @@ class _Run:
         return False
 
     def _hand_out(self) -> None:
-        room = min(self._pool.room, self.planner.waiting)
+        room = self._pool.room
+        # What is handed out is first written down, durably: for several files at once, while the others have enough.
+        if room * QUEUED_PER_FILE < room + self._pool.outstanding:
+            return
+        room = min(room, self.planner.waiting)
         while room > 0 and self._has_space():
             tasks = self._journal.next(min(room, _MOST_AT_ONCE))
             self.planner.waiting -= len(tasks)
