@@ -98,7 +98,7 @@ def transcode_file(item: Item, job: Job, stop: threading.Event) -> Record:
     work = _Work(item, job, stop, Stamp(0, 0))
     work.check()
     try:
-        work = replace(work, stamp=Stamp.of(item.source))
+        work = _Work(item, job, stop, Stamp.of(item.source))
         record = _transcode(work)
     except GpuencError as error:
         record = _failed(work, error)

@@ -8,7 +8,7 @@ import xxhash
 
 from gpuenc.dicom.digests import file_digest
 from gpuenc.dicom.source import DicomFile
-from gpuenc.errors import GpuencError
+from gpuenc.errors import GpuencError, SourceError
 from gpuenc.frames import Coded
 from tests import made
 from tests.dicom import files
@@ -72,3 +72,18 @@ def test_frames_of_a_held_file_outlive_it_and_cannot_be_written_to(tmp_path):
     assert np.array_equal(np.concatenate(frames).view("<u2"), samples.reshape(-1))
     with pytest.raises(ValueError, match="read-only"):
         frames[0][0] = 1
+
+
+@pytest.mark.parametrize("hold_bytes", [0, MUCH])
+def test_a_file_that_becomes_shorter_while_it_is_read_is_truncated(tmp_path, monkeypatch, hold_bytes):
+    path = tmp_path / "x.dcm"
+    whole = made.of(made.noise((2, 5, 7))).file()
+    path.write_bytes(whole)
+    size = path.stat()
+    path.write_bytes(whole[:-10])
+    monkeypatch.setattr("gpuenc.dicom.source.os.fstat", lambda handle: size)
+    with DicomFile(path, hold_bytes=hold_bytes) as source:
+        assert source.frame(0).pixels.size == 70
+        with pytest.raises(SourceError, match="ends inside Pixel Data") as caught:
+            source.frame(1)
+    assert caught.value.code == "truncated"
