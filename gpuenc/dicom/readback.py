@@ -5,8 +5,8 @@ go wrong lies between memory and file: a length, an offset table, the order of f
 So the file is opened by our own reader, and digests of what was handed over are compared with those of what is found
 where that reader looks. It follows every element up to Pixel Data and keeps those that describe the pixels; that the
 others are what was meant, and that nothing else is there, the comparison of bytes shows. Every byte of the file is read
-once for this; a file of a few megabytes in one piece, in which reader and comparison then look. It comes from the system's cache: what a disk
-does to it later is for `gpuenc verify` to find.
+once for this; a file of a few megabytes in one piece, in which reader and comparison then look. It comes from the
+system's cache: what a disk does to it later is for `gpuenc verify` to find.
 """
 
 from __future__ import annotations
