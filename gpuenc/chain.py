@@ -25,7 +25,7 @@ from gpuenc.errors import (
     ValuesOutsideBitsStored,
 )
 from gpuenc.frames import Coded, Encoded, Failure, Frame
-from gpuenc.plugins import Limits, Verdict
+from gpuenc.plugins import GONE_CODES, Limits, Verdict
 from gpuenc.syntaxes import keeps_jpeg
 from gpuenc.verification import compare, judge
 
@@ -45,8 +45,6 @@ FINAL_CODES = frozenset(
     {InvalidPixels.code, FormatNotAllowed.code, ValuesOutsideBitsStored.code, DecodeFailed.code, "truncated"}
     | {"other-device"}
 )
-# Of a device that this process will not use again: an encoder on another one may be had.
-_GONE_CODES = frozenset({"device-lost", "device-hung"})
 # For batches that no plug-in will encode, because none can be opened.
 _NO_LIMITS = Limits(frames=1, bytes=1, lanes=1, peak_factor=1.0)
 
@@ -227,7 +225,7 @@ class Chain:
         if len(results) != len(frames):
             return _broken(plugin, frames, f"returned {len(results)} results for {len(frames)} frames")
         checked = [self._checked(plugin, frame, got, wanted) for frame, got in zip(frames, results, strict=True)]
-        if plugin.alive() and all(isinstance(one, Failure) and one.code in _GONE_CODES for one in checked):
+        if plugin.alive() and all(isinstance(one, Failure) and one.code in GONE_CODES for one in checked):
             self._let_go(plugin.label)  # its device is lost, and others are left: the next batch opens another
             return checked
         by = judge(plugin, wanted, self._run.verify, can_verify=hasattr(encoder, "verify"))

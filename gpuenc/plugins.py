@@ -171,6 +171,10 @@ _BEHIND: dict[str, tuple[PluginPath, ...]] = {
 }
 
 
+# Of a device that this process will not use again: an encoder on another one may be had.
+GONE_CODES = frozenset({"device-lost", "device-hung"})
+
+
 def is_by_label(module: object) -> bool:
     """Whether a plug-in's module says that it is used only where its label is asked for."""
     return bool(getattr(module, "BY_LABEL", False))

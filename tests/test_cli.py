@@ -507,7 +507,7 @@ def test_interrupted(tmp_path, number):
     for record in records[-2:]:
         assert record["status"] == "encoded"
         assert len(oracle.fragments(dcmread(record["destination"]))) == 4
-    assert err == f"interrupted: {40 - len(records)} of 40 files have no outcome\n"
+    assert err == f"interrupted: {40 - len(records)} of 40 files have no outcome; go on with --resume\n"
     assert f"40: {len(records)} encoded" in out
 
 

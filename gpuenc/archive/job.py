@@ -17,6 +17,7 @@ from gpuenc.archive.journal import Journal
 from gpuenc.archive.leftovers import remove_leftovers
 from gpuenc.archive.locks import only_job
 from gpuenc.archive.planner import Planner
+from gpuenc.archive.pool import QUEUED_PER_FILE
 from gpuenc.archive.report import Record, Summary
 from gpuenc.archive.scan import Item
 from gpuenc.errors import JobError
@@ -73,6 +74,8 @@ def run(
         # Nothing is made before it is known whether anything can be done.
         pool.demand_ready()
         summary.gpu_unused = pool.gpu_unused
+        if job.resume and job.journal is not None and not job.journal.exists():
+            raise JobError(f"there is no job to resume: {job.journal} is missing", code="journal-missing")
         _demand_destination(job)
         if job.journal is not None:
             stack.enter_context(only_job(job.journal))
@@ -198,7 +201,11 @@ class _Run:
         return False
 
     def _hand_out(self) -> None:
-        room = min(self._pool.room, self.planner.waiting)
+        room = self._pool.room
+        # What is handed out is first written down, durably: for several files at once, while the others have enough.
+        if room * QUEUED_PER_FILE < room + self._pool.outstanding:
+            return
+        room = min(room, self.planner.waiting)
         while room > 0:
             tasks = self._journal.next(min(room, _MOST_AT_ONCE), self._space_bytes())
             if not tasks:

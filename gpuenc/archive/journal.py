@@ -281,6 +281,8 @@ def records_at(path: Path, notes: list[str] | None = None) -> Iterator[Record]:
     """
     if path.is_dir():
         path = place_of(path)
+        if not path.exists():
+            raise JobError(f"{path.parent.parent} holds no job's journal: name a report", code="journal-missing")
     return records(path) if path.suffix == ".sqlite" else read_records(path, notes)
 
 

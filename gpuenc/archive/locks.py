@@ -36,8 +36,11 @@ def only_job(journal: Path) -> Iterator[None]:
         return
     with contextlib.ExitStack() as stack:
         try:
-            if not stack.enter_context(_locked(_job_lock(journal), fcntl.LOCK_EX | fcntl.LOCK_NB)):
-                raise JobError(f"another gpuenc is at work on {journal}", code="journal-in-use")
+            # Shards of one job may be at work side by side, and nothing else beside them.
+            how = fcntl.LOCK_SH if "-of-" in journal.name else fcntl.LOCK_EX
+            for lock, mode in ((_job_lock(journal), fcntl.LOCK_EX), (journal.parent / "place.lock", how)):
+                if not stack.enter_context(_locked(lock, mode | fcntl.LOCK_NB)):
+                    raise JobError(f"another gpuenc is at work on {journal}", code="journal-in-use")
             _await_workers(journal)
         except OSError as error:
             raise JobError(f"{journal.parent} cannot be used: {error.strerror}", code="journal-unusable") from None

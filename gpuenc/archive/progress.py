@@ -125,7 +125,10 @@ class Display(Watcher):
         self._show(self._console, summary_table(summary, dry_run=self._dry_run))
         if summary.interrupted:
             left = summary.planned - summary.done
-            self._show(self._errors, f"interrupted: {left} of {counted(summary.planned, 'file')} have no outcome")
+            self._show(
+                self._errors,
+                f"interrupted: {left} of {counted(summary.planned, 'file')} have no outcome; go on with --resume",
+            )
 
     def _tell(self, advance: int = 0) -> None:
         """Bring the bar up to date, or write a line once enough time has passed."""

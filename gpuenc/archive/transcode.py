@@ -7,9 +7,8 @@ import logging
 import os
 import time
 import zlib
-from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +18,13 @@ from gpuenc.archive.budget import PEAK_FACTOR
 from gpuenc.archive.report import Record, Status
 from gpuenc.archive.request import Job
 from gpuenc.archive.stamp import Stamp
+from gpuenc.archive.tally import Tally
 from gpuenc.coding import coding
 from gpuenc.dicom.atomic import DISK_FULL, copy_file
 from gpuenc.dicom.attributes import changes, moves_overlays, with_ratio
 from gpuenc.dicom.cells import encoded_format
 from gpuenc.dicom.decoding import frame_decoder
-from gpuenc.dicom.digests import file_digest
+from gpuenc.dicom.digests import file_digest, xxh3_128
 from gpuenc.dicom.header import header, trailer
 from gpuenc.dicom.overlays import EmbeddedOverlays
 from gpuenc.dicom.source import DicomFile
@@ -37,7 +37,7 @@ from gpuenc.syntaxes import keeps_jpeg
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator
 
     from gpuenc.archive.scan import Item
     from gpuenc.coding import Coding
@@ -51,6 +51,8 @@ _COPIED_CODES = frozenset({"no-pixel-data", "float-pixel-data", "video"})
 _MODALITY = 0x00080060
 # Below this, a file is one thread's work; above, its frames are spread over lanes.
 _SPREAD_BYTES = 32 << 20
+# A file up to this size is read once, as a whole: most of an archive are, and each further read costs more than memory.
+_HELD_BYTES = 4 << 20
 
 
 class Interrupted(Exception):
@@ -110,7 +112,7 @@ def transcode_file(
     work = _Work(item, job, stop, Stamp(0, 0), waits)
     work.check()
     try:
-        work = replace(work, stamp=Stamp.of(item.source))
+        work = _Work(item, job, stop, Stamp.of(item.source), waits)
         record = _transcode(work)
     except GpuencError as error:
         record = _failed(work, error)
@@ -135,7 +137,7 @@ def transcode_file(
         source_mtime_ns=record.source_mtime_ns or work.stamp.mtime_ns,
         output_mtime_ns=output.mtime_ns if output else 0,
         seconds=time.perf_counter() - begun,
-        finished_s=time.time(),
+        finished_s=max(0.0, time.time()),
     )
 
 
@@ -145,7 +147,7 @@ def _transcode(work: _Work) -> Record:
     if not replaces and os.path.lexists(item.destination):
         return _record(work, "skipped", "destination-exists", "the destination exists")
     try:
-        source = DicomFile(item.source)
+        source = DicomFile(item.source, hold_bytes=_HELD_BYTES)
     except SourceError as error:
         if error.code == "not-dicom":
             return _record(work, "skipped", error.code, str(error))
@@ -190,8 +192,9 @@ def _encoded(source: DicomFile, work: _Work, target: Target) -> Record:
             frames=source.number_of_frames,
             pixel_bytes=source.native_bytes,
         )
-    with work.job.budget.share(_memory_bytes(source, work.job), work.waits) as memory_bytes:
-        return _written(source, work, target, cells, wanted, memory_bytes)
+    held_bytes = len(source.held or b"")
+    with work.job.budget.share(_memory_bytes(source, work.job) + held_bytes, work.waits) as memory_bytes:
+        return _written(source, work, target, cells, wanted, max(1, memory_bytes - held_bytes))
 
 
 def _memory_bytes(source: DicomFile, job: Job) -> int:
@@ -214,41 +217,6 @@ def _memory_bytes(source: DicomFile, job: Job) -> int:
     return max(one, job.budget.total_bytes // 2) if source.native_bytes >= _SPREAD_BYTES else one
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What was encoded of a file so far, and where the time went."""
-
-    plugins: Counter[str] = field(default_factory=Counter)
-    fallbacks: Counter[str] = field(default_factory=Counter)
-    seconds: dict[str, float] = field(default_factory=dict)
-    crc32: list[str] = field(default_factory=list)
-    verified: int = 0
-    encoded_bytes: int = 0
-
-    def add(self, result: Encoded) -> None:
-        """Count one frame."""
-        self.encoded_bytes += len(result.codestream)
-        self.verified += result.verified
-        self.plugins[result.plugin] += 1
-        self.fallbacks.update(f"{failure.plugin}: {failure.code}" for failure in result.refused)
-        if result.crc32 is not None:
-            self.crc32.append(f"{result.crc32:08x}")
-
-    @contextlib.contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Count the time until the context ends."""
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begun
-
-    def stages(self, seconds: float) -> dict[str, float]:
-        """Return the time of each stage; what is left of the file's time is counted as reading."""
-        read = max(0.0, seconds - sum(self.seconds.values()))
-        return {stage: round(spent, 6) for stage, spent in {"read": read, **self.seconds}.items()}
-
-
 def _written(
     source: DicomFile, work: _Work, target: Target, cells: FrameFormat, wanted: Coding, memory_bytes: int
 ) -> Record:
@@ -257,7 +225,7 @@ def _written(
     overlays = EmbeddedOverlays(source.attributes, cells.overlay_bits) if moves_overlays(cells, wanted) else None
     _make_folder(item.destination.parent)
     begun = time.perf_counter()
-    tally = _Tally()
+    tally = Tally()
     with (
         OutputFile(
             item.destination,
@@ -291,9 +259,7 @@ def _written(
                     sop_instance_uid=found.sop_instance_uid,
                 )
             final = header(source, with_ratio(found, source, tally.encoded_bytes), target.syntax.uid)
-        source_digest = ""
-        with contextlib.suppress(FileNotFoundError):  # it vanished after it was read whole
-            source_digest = file_digest(item.source, check=work.check)
+        source_digest = _source_digest(source, work)
         work.demand_unchanged()
         with tally.timed("write"), inplace.kept(item, job):
             summary = output.finish(final, trailer(source))
@@ -314,6 +280,15 @@ def _written(
         crc32=tuple(tally.crc32),
         stage_seconds=tally.stages(time.perf_counter() - begun),
     )
+
+
+def _source_digest(source: DicomFile, work: _Work) -> str:
+    """Return XXH3-128 of what was read; empty where the source is gone and has to be read again for that."""
+    if source.held is not None:
+        return xxh3_128(source.held).hexdigest()
+    with contextlib.suppress(FileNotFoundError):  # it vanished after it was read whole
+        return file_digest(work.item.source, check=work.check)
+    return ""
 
 
 def _results(

@@ -89,9 +89,10 @@ class Workers:
     def __init__(self, job: Job, *, file_s: float = _FILE_S) -> None:
         self._file_s = file_s
         self._count = job.workers
-        each = max(1, -(-job.jobs // job.workers))
-        self._files_at_once = each
-        self._job = replace(job, jobs=each, workers=0, budget=ByteBudget(max(1, job.budget.total_bytes // job.workers)))
+        self._files_at_once = each = max(1, -(-job.jobs // job.workers))
+        budget = ByteBudget(max(1, job.budget.total_bytes // job.workers))
+        device_bytes = job.device_memory_bytes and max(1, job.device_memory_bytes // job.workers)
+        self._job = replace(job, jobs=each, workers=0, budget=budget, device_memory_bytes=device_bytes)
         self._workers: list[_Worker] = []
         self._waiting: deque[Task] = deque()
         self._suspects: deque[Task] = deque()
@@ -202,7 +203,7 @@ class Workers:
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    env=os.environ | {"GPUENC_WORKER": str(self._started)},
+                    env=os.environ | {"GPUENC_WORKER": str(self._started), "GPUENC_WORKERS": str(self._count)},
                 )
         except OSError as error:
             ours.close()
@@ -266,8 +267,8 @@ class Workers:
             raise JobError(rest[0], code=number)
         elif kind == "begin":
             worker.begun_s[number] = time.monotonic()
-        elif kind == "waits":  # for memory: that may take as long as the others take
-            worker.begun_s[number] = math.inf
+        elif kind == "waits":
+            worker.begun_s[number] = math.inf  # for memory, as long as others take
         elif kind == "done":
             self._finished(worker, number, rest[0])
         else:  # "dropped", after a stop
@@ -342,7 +343,7 @@ class Workers:
             message=message,
             target_syntax=self._job.target.syntax.uid,
             bytes_in=task.size_bytes,
-            finished_s=time.time(),
+            finished_s=max(0.0, time.time()),
             worker=worker.number,
         )
         self._outcomes.append((task.number, record))
@@ -394,9 +395,6 @@ def _signals_held() -> Iterator[None]:
 
 
 def _how(returncode: int) -> str:
-    if returncode >= 0:
-        return f"ended with {returncode}"
-    try:
-        return f"was ended by {signal.Signals(-returncode).name}"
-    except ValueError:
-        return f"was ended by signal {-returncode}"
+    names = {known.value: known.name for known in signal.Signals}
+    how = names.get(-returncode, f"signal {-returncode}")
+    return f"ended with {returncode}" if returncode >= 0 else f"was ended by {how}"

@@ -149,7 +149,7 @@ def _demand_plugin(job: Job) -> None:
 
 
 @contextlib.contextmanager
-def report_at(path: Path | None) -> Iterator[ReportFile | None]:
+def report_at(path: Path | None, output: Path | None = None) -> Iterator[ReportFile | None]:
     """Open a report; end with 2 for a file that is none, with 4 where it cannot be written."""
     from gpuenc.archive.report import ReportFile
 
@@ -161,6 +161,8 @@ def report_at(path: Path | None) -> Iterator[ReportFile | None]:
             with path.open("rb") as before:
                 if before.read(len(ReportFile.BEGINNING)) not in (b"", ReportFile.BEGINNING):
                     give_up(f"{path} exists and is no report; it is left as it is", Exit.USAGE)
+        if output is not None and path.absolute().is_relative_to(output.absolute()):
+            path.parent.mkdir(parents=True, exist_ok=True)  # as the job would a little later
         stream = path.open("ab", buffering=0)  # emptied when the job begins
     except OSError as error:
         give_up(f"cannot write the report {path}: {error.strerror}", Exit.ENVIRONMENT)

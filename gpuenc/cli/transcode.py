@@ -35,7 +35,15 @@ _EXITS = {
 }
 
 
+# What a manifest has decided.
+_OF_MANIFEST = (
+    *("sources", "output", "to", "plugin", "quality", "psnr", "ratio", "near", "lossless", "verify", "lossy_sources"),
+    *("out_of_range", "extended_offsets", "overwrite", "in_place", "backup", "no_backup"),
+)
+
+
 def transcode(
+    context: typer.Context,
     sources: given.Sources = None,
     output: given.Output = None,
     to: given.To = "",
@@ -73,8 +81,10 @@ def transcode(
         from gpuenc.archive.request import Job
 
         if manifest:
-            if sources or output or to:
-                give_up("--manifest holds the sources, the output and the target: leave them out", Exit.USAGE)
+            given_too = [name for name in _OF_MANIFEST if _is_typed(context, name)]
+            if given_too:
+                names = ", ".join("SRC" if name == "sources" else f"--{name.replace('_', '-')}" for name in given_too)
+                give_up(f"--manifest decides that already: leave out {names}", Exit.USAGE)
             job, items, name = _share_of(manifest, shard)
         else:
             if shard:
@@ -114,6 +124,12 @@ def transcode(
         _end(_run(job, items, stop, metrics), may_be_empty=bool(shard))
 
 
+def _is_typed(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _share_of(path: Path, shard: str) -> tuple[Job, Iterable[Item], str]:
     """Return the job of a manifest, the files of a share, and what its journal is called."""
     from gpuenc.archive.manifest import Manifest, Share
@@ -133,7 +149,7 @@ def _run(job: Job, items: Iterable[Item] | None, stop: threading.Event, metrics:
     from gpuenc.archive.watcher import Several
     from gpuenc.errors import JobError
 
-    with report_at(job.report) as report_file, contextlib.ExitStack() as stack:
+    with report_at(job.report, job.destination) as report_file, contextlib.ExitStack() as stack:
         watcher: Watcher = Display(console, errors, report_file, dry_run=job.dry_run)
         if metrics:
             from gpuenc.archive.metrics import metrics_watcher

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING, Any
 
+import imagecodecs
 import numpy as np
 
 from gpuenc.errors import InvalidPixels
@@ -35,7 +35,8 @@ def count_differing(one: NDArray[Any], other: NDArray[Any]) -> int:
 def checksum(samples: NDArray[Any]) -> int:
     """Return the CRC-32 (ISO 3309) of the samples in C order, each least significant byte first."""
     little = np.ascontiguousarray(samples, samples.dtype.newbyteorder("<"))
-    return zlib.crc32(little.reshape(-1).view(np.uint8))
+    # libdeflate takes a twentieth of zlib's time, which is a tenth of what decoding HTJ2K takes.
+    return int(imagecodecs.deflate_crc32(little.reshape(-1).view(np.uint8)))
 
 
 def samples_crc32(samples: NDArray[Any]) -> str:

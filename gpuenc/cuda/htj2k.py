@@ -231,8 +231,8 @@ def device_count() -> int:
 
 
 def is_available(uid: str) -> bool:
-    """Return whether the kernels run on the first visible GPU, for transfer syntax `uid`."""
-    return uid in ENCODER_DEPENDENCIES and not why_unavailable(uid)
+    """Return whether the kernels run on some visible GPU, for transfer syntax `uid`."""
+    return uid in ENCODER_DEPENDENCIES and probe.some(lambda device: not why_unavailable(uid, device))
 
 
 def why_unavailable(uid: str, device: int = 0) -> str:

@@ -76,7 +76,9 @@ def device_budget(asked: int | None = None, free: Callable[[], int] | None = Non
         if not found:
             raise InvalidOption(f"{DEVICE_MEMORY} must be a size such as 2G or 512M, not '{text}'")
         return int(float(found[1]) * 1024 ** ("kmgt".index(found[2].lower()) + 1 if found[2] else 0))
-    return free() // _SHARE_OF_FREE if free else _UNKNOWN_DEVICE_BYTES
+    # Processes of one job share the devices (`gpuenc.archive.workers`).
+    processes = max(1, int(os.environ.get("GPUENC_WORKERS", "1")))
+    return (free() // _SHARE_OF_FREE if free else _UNKNOWN_DEVICE_BYTES) // processes
 
 
 def free_device_bytes(device: int) -> int:

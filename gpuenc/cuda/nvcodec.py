@@ -28,7 +28,7 @@ def is_available(uid: str) -> bool:
     """Return whether a visible GPU encodes transfer syntax `uid`; see `gpuenc.cuda.probe`."""
     if uid not in ENCODER_DEPENDENCIES:
         return False
-    return any(not why_unavailable(uid, device) for device in range(max(1, device_count())))
+    return probe.some(lambda device: not why_unavailable(uid, device))
 
 
 def device_count() -> int:

@@ -113,6 +113,11 @@ def kernels(device: int = 0, name: str = "kernels", check: Callable[[Device], st
     return _answer(device, name, needs, partial(_run_kernels, device, check))
 
 
+def some(usable: Callable[[int], bool]) -> bool:
+    """Whether `usable` says yes of some visible GPU, by its index; with none it is asked of the first."""
+    return any(usable(device) for device in range(max(1, device_count())))
+
+
 def device_count() -> int:
     """Return how many GPUs are visible, as ``CUDA_VISIBLE_DEVICES`` leaves them; asked once per process."""
     global _counted

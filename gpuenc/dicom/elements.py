@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from gpuenc.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -85,6 +85,12 @@ class Window:
         self.bytes = self._from_file(at, _WINDOW_BYTES)
         self.base = at
 
+    def load_all(self) -> bytes:
+        """Read the whole file as the window; return it."""
+        self.bytes = self._from_file(0, self.size)
+        self.base = 0
+        return self.bytes
+
     def read(self, at: int, count: int) -> bytes:
         """Return `count` bytes from `at`, fewer only at the end of the file."""
         inside = at - self.base
@@ -115,6 +121,7 @@ def walk(
     big_endian: bool = False,
     last: Callable[[int], bool] = PIXEL_TAGS.__contains__,
     last_from: int = min(PIXEL_TAGS),
+    groups: Container[int] | None = None,
 ) -> tuple[list[Element], Element | None, int]:
     """Return the elements from `at`, the element at which reading ended, and where that one begins.
 
@@ -130,6 +137,8 @@ def walk(
     last : callable
         Tags that end reading; asked only for tags from `last_from` on. By default the pixel elements. The
         element itself is returned without looking at its value.
+    groups : container of int, optional
+        Only elements of these groups are returned; all are read. By default of any.
 
     Raises
     ------
@@ -138,7 +147,7 @@ def walk(
         have to be, or there are more than `MAX_ELEMENTS`.
     """
     found: list[Element] = []
-    ended, at = _walk(window, at, stop, implicit, big_endian, last, last_from, found, 0)
+    ended, at = _walk(window, at, stop, implicit, big_endian, last, last_from, found, 0, groups)
     return found, ended, at
 
 
@@ -152,16 +161,23 @@ def _walk(
     last_from: int,
     into: list[Element],
     depth: int,
+    groups: Container[int] | None = None,
 ) -> tuple[Element | None, int]:
     explicit_header, implicit_header, long_length = _EXPLICIT[big_endian], _IMPLICIT[big_endian], _LENGTH[big_endian]
-    seen, base, new = window.bytes, window.base, tuple.__new__
+    count = 0
     while at + 8 <= stop:
-        offset = at - base
-        if offset < 0 or offset + 12 > len(seen):
+        offset = at - window.base
+        if offset < 0 or offset + 12 > len(window.bytes):
             window.load(at)
-            seen, base, offset = window.bytes, at, 0
-            if len(seen) < 8:
+            offset = 0
+            if len(window.bytes) < 8:
                 break
+        if not implicit and last_from:
+            behind, count = _ordinary(window, at, stop, big_endian, last_from >> 16, into, count, groups)
+            if behind != at:
+                at = behind
+                continue
+        seen = window.bytes
         value, vr = at + 8, b""
         if not implicit:
             group, number, vr, length = explicit_header(seen, offset)
@@ -181,19 +197,59 @@ def _walk(
             return Element(tag, vr, at, value, end, undefined), at
         if group == _DELIMITERS:
             raise SourceError(f"{name(tag)} is found outside of any sequence", code="corrupt-header")
-        if undefined:
-            end = _end_of_items(window, value, stop, not vr, big_endian, depth)
-            seen, base = window.bytes, window.base
-        else:
-            end = value + length
+        end = _end_of_items(window, value, stop, not vr, big_endian, depth) if undefined else value + length
         if end > stop:
             raise SourceError(f"the file ends inside element {name(tag)}", code="truncated")
-        if len(into) == MAX_ELEMENTS:
+        if count == MAX_ELEMENTS:
             raise SourceError(f"there are more than {MAX_ELEMENTS} elements", code="corrupt-header")
-        # Element(…) takes three times as long.
-        into.append(new(Element, (tag, vr, at, value, end, undefined)))
+        count += 1
+        if groups is None or group in groups:
+            # Element(…) takes three times as long.
+            into.append(tuple.__new__(Element, (tag, vr, at, value, end, undefined)))
         at = end
     return None, at
+
+
+def _ordinary(
+    window: Window,
+    at: int,
+    stop: int,
+    big_endian: bool,
+    last_group: int,
+    into: list[Element],
+    count: int,
+    groups: Container[int] | None,
+) -> tuple[int, int]:
+    """Pass over elements as nearly all are: with a VR of PS3.5 and a length, whole, and below `last_group`.
+
+    Returns
+    -------
+    (int, int)
+        Where the first is that is something else or reaches out of the window, and `count` with those before it.
+    """
+    header, long_length, new = _EXPLICIT[big_endian], _LENGTH[big_endian], tuple.__new__
+    seen, base = window.bytes, window.base
+    most = base + len(seen) - 12
+    for here in range(count, MAX_ELEMENTS):
+        if at > most:
+            return at, here
+        group, number, vr, length = header(seen, at - base)
+        if vr in SHORT_VRS:
+            value = at + 8
+        elif vr in LONG_VRS:
+            (length,) = long_length(seen, at - base + 8)
+            value = at + 12
+            if length == UNDEFINED:
+                return at, here
+        else:
+            return at, here
+        end = value + length
+        if end > stop or group >= last_group:
+            return at, here
+        if groups is None or group in groups:
+            into.append(new(Element, (group << 16 | number, vr, at, value, end, False)))
+        at = end
+    return at, MAX_ELEMENTS
 
 
 def item_header(window: Window, at: int, stop: int, *, big_endian: bool) -> tuple[int, int]:
@@ -236,7 +292,7 @@ def _end_of_items(window: Window, at: int, stop: int, implicit: bool, big_endian
             raise SourceError(f"an item was expected and {name(tag)} was found", code="corrupt-header")
         if length == UNDEFINED:
             no_vrs = implicit or item_is_implicit(window, at)
-            ended, at = _walk(window, at, stop, no_vrs, big_endian, ITEM_END.__eq__, ITEM_END, [], depth + 1)
+            ended, at = _walk(window, at, stop, no_vrs, big_endian, ITEM_END.__eq__, ITEM_END, [], depth + 1, ())
             if ended is None:
                 raise SourceError("the file ends inside a sequence", code="truncated")
             at += 8

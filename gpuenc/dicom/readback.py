@@ -3,8 +3,10 @@
 The lane that encoded a frame decoded that very codestream and compared it, so nothing is decoded here. What can still
 go wrong lies between memory and file: a length, an offset table, the order of frames, a patched header, a short write.
 So the file is opened by our own reader, and digests of what was handed over are compared with those of what is found
-where that reader looks. Every byte of the file is read once for this. It comes from the system's cache: what a disk
-does to it later is for `gpuenc verify` to find.
+where that reader looks. It follows every element up to Pixel Data and keeps those that describe the pixels; that the
+others are what was meant, and that nothing else is there, the comparison of bytes shows. Every byte of the file is read
+once for this; a file of a few megabytes in one piece, in which reader and comparison then look. It comes from the
+system's cache: what a disk does to it later is for `gpuenc verify` to find.
 """
 
 from __future__ import annotations
@@ -13,23 +15,29 @@ import os
 import zlib
 from array import array
 from dataclasses import replace
+from functools import partial
 from struct import pack
 from typing import TYPE_CHECKING
 
 from gpuenc.dicom.digests import PIECE_BYTES, xxh3_64_intdigest, xxh3_128
 from gpuenc.dicom.elements import name
 from gpuenc.dicom.fragments import ITEM_TAG, SEQUENCE_END
-from gpuenc.dicom.source import DicomFile
+from gpuenc.dicom.source import DESCRIBING_GROUPS, DicomFile
 from gpuenc.errors import DestinationError, GpuencError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from gpuenc.coding import Coding
     from gpuenc.dicom.header import Header
     from gpuenc.frames import FrameFormat
     from gpuenc.syntaxes import Syntax
 
+# Bytes of a file: so many, from there.
+type _Read = Callable[[int, int], bytes | memoryview]
+
+# Up to this size a file is read back in one piece.
+_HELD_BYTES = 4 << 20
 _OFFSETS, _LENGTHS = 0x7FE00001, 0x7FE00002
 
 
@@ -95,7 +103,7 @@ class Intended:
             The file cannot be read.
         """
         try:
-            with DicomFile(path) as file:
+            with DicomFile(path, hold_bytes=_HELD_BYTES, groups=DESCRIBING_GROUPS) as file:
                 self._check_header(file, header, extended)
                 if self._deflated:
                     return self._check_deflated(path, header.prefix)
@@ -108,7 +116,13 @@ class Intended:
             raise
         except GpuencError as error:
             raise _mismatch(f"the reader refuses it: {error}") from None
-        return self._check_bytes(path, header.prefix + header.elements + begin, regions, end)
+        begin = header.prefix + header.elements + begin
+        if file.held is not None:
+            view = memoryview(file.held)
+            return self._check_bytes(lambda count, at: view[at : at + count], len(view), begin, regions, end)
+        with open(path, "rb", buffering=0) as raw:
+            read, size = partial(os.pread, raw.fileno()), os.fstat(raw.fileno()).st_size
+            return self._check_bytes(read, size, begin, regions, end)
 
     def _check_header(self, file: DicomFile, header: Header, extended: bool) -> None:
         if file.syntax != self._syntax.uid:
@@ -118,6 +132,7 @@ class Intended:
         size = len(header.elements)
         if file.head[:size] != header.elements:
             raise _mismatch("the elements before Pixel Data differ")
+        # For a message that says what is wrong; that nothing else is there, the comparison of bytes shows.
         tables = [element.tag for element in file.elements if element.start - file.origin >= size]
         if tables != ([_OFFSETS, _LENGTHS] if extended else []):
             found = ", ".join(map(name, tables)) or "nothing"
@@ -160,37 +175,33 @@ class Intended:
         regions = [(start, start + length) for start, length in zip(fragments.starts, fragments.lengths, strict=True)]
         return regions, fragments.end
 
-    def _check_bytes(self, path: str, begin: bytes, regions: list[tuple[int, int]], end: int) -> str:
+    def _check_bytes(self, read: _Read, size: int, begin: bytes, regions: list[tuple[int, int]], end: int) -> str:
         """Compare every byte: what precedes the frames, each frame, what is between them, and what follows."""
-        whole = xxh3_128()
-        with open(path, "rb", buffering=0) as file:
-            handle, at, expected = file.fileno(), 0, begin
-            size = os.fstat(handle).st_size
-            for index, (start, stop) in enumerate(regions):
-                if self._syntax.encapsulated:
-                    expected += ITEM_TAG + pack("<I", stop - start)
-                _check_exactly(handle, at, start, expected, whole)
-                if self._syntax.encapsulated:
-                    value = b"".join(_pieces(handle, start, stop, stop - start))
-                    whole.update(value)
-                    if xxh3_64_intdigest(value) != self._digests[index]:
-                        raise _mismatch(f"frame {index} is not the codestream that was written")
-                elif _digested(handle, start, stop, whole) != self._native.digest():
-                    raise _mismatch("Pixel Data is not what was written")
-                at, expected = stop, b""
-            _check_exactly(handle, at, end, SEQUENCE_END if self._syntax.encapsulated else b"", whole)
-            if _digested(handle, end, size, whole) != self._trailer.digest():
-                raise _mismatch("what follows Pixel Data differs")
+        whole, at, expected = xxh3_128(), 0, begin
+        for index, (start, stop) in enumerate(regions):
+            if self._syntax.encapsulated:
+                expected += ITEM_TAG + pack("<I", stop - start)
+            _check_exactly(read, at, start, expected, whole)
+            if self._syntax.encapsulated:
+                value = b"".join(_pieces(read, start, stop, stop - start))
+                whole.update(value)
+                if xxh3_64_intdigest(value) != self._digests[index]:
+                    raise _mismatch(f"frame {index} is not the codestream that was written")
+            elif _digested(read, start, stop, whole) != self._native.digest():
+                raise _mismatch("Pixel Data is not what was written")
+            at, expected = stop, b""
+        _check_exactly(read, at, end, SEQUENCE_END if self._syntax.encapsulated else b"", whole)
+        if _digested(read, end, size, whole) != self._trailer.digest():
+            raise _mismatch("what follows Pixel Data differs")
         return whole.hexdigest()
 
     def _check_deflated(self, path: str, prefix: bytes) -> str:
         whole, found = xxh3_128(), xxh3_128()
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         with open(path, "rb", buffering=0) as file:
-            handle = file.fileno()
-            size = os.fstat(handle).st_size
-            _check_exactly(handle, 0, len(prefix), prefix, whole)
-            for piece in _pieces(handle, len(prefix), size):
+            read, size = partial(os.pread, file.fileno()), os.fstat(file.fileno()).st_size
+            _check_exactly(read, 0, len(prefix), prefix, whole)
+            for piece in _pieces(read, len(prefix), size):
                 whole.update(piece)
                 for data in _inflated(inflate, piece):
                     found.update(data)
@@ -201,31 +212,31 @@ class Intended:
         return whole.hexdigest()
 
 
-def _check_exactly(handle: int, start: int, stop: int, expected: bytes, whole: xxh3_128) -> None:
-    found = b"".join(_pieces(handle, start, stop)) if stop - start == len(expected) else b""
+def _check_exactly(read: _Read, start: int, stop: int, expected: bytes, whole: xxh3_128) -> None:
+    found = b"".join(_pieces(read, start, stop)) if stop - start == len(expected) else b""
     if found != expected:
         raise _mismatch(f"the bytes before position {stop} differ")
     whole.update(found)
 
 
-def _digested(handle: int, start: int, stop: int, whole: xxh3_128) -> bytes:
+def _digested(read: _Read, start: int, stop: int, whole: xxh3_128) -> bytes:
     digest = xxh3_128()
-    for piece in _pieces(handle, start, stop):
+    for piece in _pieces(read, start, stop):
         whole.update(piece)
         digest.update(piece)
     return digest.digest()
 
 
-def _pieces(handle: int, at: int, stop: int, most: int = PIECE_BYTES) -> Iterator[bytes]:
+def _pieces(read: _Read, at: int, stop: int, most: int = PIECE_BYTES) -> Iterator[bytes | memoryview]:
     while at < stop:
-        piece = os.pread(handle, min(most, stop - at), at)
+        piece = read(min(most, stop - at), at)
         if not piece:
             raise _mismatch("it ends too early")
         at += len(piece)
         yield piece
 
 
-def _inflated(inflate: zlib._Decompress, piece: bytes) -> Iterator[bytes]:
+def _inflated(inflate: zlib._Decompress, piece: bytes | memoryview) -> Iterator[bytes]:
     """Yield what one more piece of a deflated stream holds; what follows its end becomes ``inflate.unused_data``."""
     data = inflate.decompress(piece, PIECE_BYTES)
     # A full answer may be followed by more, although all of the piece has been taken.

@@ -11,6 +11,7 @@ import re
 import tempfile
 import zlib
 from functools import cached_property
+from io import BytesIO
 from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
@@ -35,7 +36,7 @@ from gpuenc.dicom.raw import raw_dataset, raw_element
 from gpuenc.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
     from types import TracebackType
     from typing import BinaryIO
 
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DatasetSource", "DicomFile", "frames_of", "may_be_lossy"]
 
+# Of the attributes that say what the pixels are: Image Pixel, overlays, offset tables; and of those that must not be
+# in a data set.
+DESCRIBING_GROUPS = frozenset((0x0002, 0x0028, *range(0x6000, 0x6100), 0x7FE0))
 # A header longer than this is not read into memory.
 MAX_HEADER_BYTES = 256 << 20
 # What a Deflated file may inflate to: 4 GiB of Pixel Data, which is the most a length field can say, and its header.
@@ -67,6 +71,12 @@ class DicomFile(PixelSource):
         The file.
     name : str, optional
         What `FrameRef.source` is; by default the path.
+    hold_bytes : int
+        A file of at most so many bytes is read at once and held in memory, and its frames are read-only views of that.
+        Larger ones are read as they are asked for.
+    groups : container of int, optional
+        Only elements of these groups are wanted in `elements`, which then is no base for `header`. What describes the
+        pixels has to be among them; see `DESCRIBING_GROUPS`.
 
     Attributes
     ----------
@@ -102,14 +112,22 @@ class DicomFile(PixelSource):
 
     attributes: description.RawAttributes
 
-    def __init__(self, path: str | os.PathLike[str], *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        hold_bytes: int = 0,
+        groups: Container[int] | None = None,
+    ) -> None:
         self.path = os.fspath(path)
         self.name = self.path if name is None else name
         self.notes = []
+        self._held: bytes | None = None
         self._raw = cast("BinaryIO", open(self.path, "rb", buffering=0))  # noqa: SIM115 - closed by close()
         self._file = self._raw
         try:
-            self._open()
+            self._open(hold_bytes, groups)
         except BaseException:
             self.close()
             raise
@@ -126,6 +144,11 @@ class DicomFile(PixelSource):
         """Close the file."""
         self._raw.close()
         self._file.close()
+
+    @property
+    def held(self) -> bytes | None:
+        """The whole file as it was read when it was opened, if it was."""
+        return self._held
 
     @property
     def file_meta(self) -> FileMetaDataset:
@@ -179,10 +202,16 @@ class DicomFile(PixelSource):
             at = found.value  # delimiters too many, which other readers pass over here
         return ITEM
 
-    def _open(self) -> None:
+    def _open(self, hold_bytes: int, groups: Container[int] | None) -> None:
         self._size = os.fstat(self._raw.fileno()).st_size
         window = Window(self._raw, self._size)
-        window.load(0)
+        if self._size <= hold_bytes:
+            self._held = window.load_all()
+            self._file = BytesIO(self._held)
+            window = Window(self._file, self._size)
+            window.load_all()
+        else:
+            window.load(0)
         at, bare = self._read_meta(window)
         if self.syntax == DEFLATED:
             self._file = _inflated(self._raw, at)
@@ -193,7 +222,7 @@ class DicomFile(PixelSource):
         self._detect_encoding(window, at)
         try:
             self.elements, pixels, end = walk(
-                window, at, self._size, implicit=self.implicit, big_endian=self.big_endian
+                window, at, self._size, implicit=self.implicit, big_endian=self.big_endian, groups=groups
             )
         except SourceError:
             if bare:
@@ -286,6 +315,10 @@ class DicomFile(PixelSource):
             self._check_length()
 
     def _read(self, at: int, count: int) -> NDArray[np.uint8]:
+        if self._held is not None and self.syntax != DEFLATED:
+            if at + count > len(self._held):
+                raise SourceError("the file ends inside Pixel Data", code="truncated")
+            return np.frombuffer(self._held, np.uint8, count, at)
         pixels = np.empty(count, np.uint8)
         view = memoryview(pixels)
         self._file.seek(at)

@@ -8,13 +8,14 @@ import time
 from typing import TYPE_CHECKING
 
 from gpuenc.errors import CodecError
+from gpuenc.frames import Encoded, Failure
 from gpuenc.gathering.calls import Call, Outcome, Queue
-from gpuenc.plugins import Limits
+from gpuenc.plugins import GONE_CODES, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gpuenc.frames import Encoded, Failure, Frame, FrameFormat
+    from gpuenc.frames import Frame, FrameFormat
     from gpuenc.plugins import BatchEncoder, Plugin
     from gpuenc.targets import Target
 
@@ -134,7 +135,8 @@ class Pool:
             return
         try:
             while calls := self._next():
-                _serve(encoder, calls)
+                if _serve(encoder, calls) and self._plugin.alive():
+                    encoder = self._reopened(encoder)
                 del calls  # an idle lane holds no frames
                 with self._changed:
                     self._idle += 1
@@ -170,6 +172,16 @@ class Pool:
                 self._limits, self._most_lanes, self._first = limits, limits.lanes, None
             first.finish(limits)
         return encoder
+
+    def _reopened(self, encoder: BatchEncoder) -> BatchEncoder:
+        """Return an encoder on another device instead of one whose device is lost, or the same where there is none."""
+        try:
+            other = self._plugin.open(self._target)
+        except Exception as error:  # noqa: BLE001 - then its frames go to the next plug-in, as they did
+            LOGGER.warning("plug-in '%s' cannot be opened again: %s", self._plugin.label, error)
+            return encoder
+        _close(encoder, self._plugin)
+        return other
 
     def _do_with_what_there_is(self, error: BaseException) -> None:
         self._most_lanes = self._lanes
@@ -221,20 +233,23 @@ def closed(plugin: Plugin) -> CodecError:
     return CodecError(f"the encoders of plug-in '{plugin.label}' are closed", code="plugin-error")
 
 
-def _serve(encoder: BatchEncoder, calls: Sequence[Call]) -> None:
-    """Encode what `calls` hold as one batch, and give each its own results in order."""
+def _serve(encoder: BatchEncoder, calls: Sequence[Call]) -> bool:
+    """Encode what `calls` hold as one batch, and give each its own results in order; whether the device is lost."""
+    lost = False
     frames = [frame for call in calls for frame in call.frames]
     try:
         results = _encoded(encoder, frames)
     except BaseException as error:  # noqa: BLE001 - a third party's code: whatever it raises, nobody may wait for ever
         _fail(calls, error)
     else:
+        lost = all(isinstance(one, Failure) and one.code in GONE_CODES for one in results)
         start = 0
         for call in calls:
             call.outcome.finish(results[start : start + len(call.frames)])
             start += len(call.frames)
     finally:
         del calls, frames  # which the error's traceback would keep
+    return lost
 
 
 def _encoded(encoder: BatchEncoder, frames: list[Frame]) -> list[Encoded | Failure]:

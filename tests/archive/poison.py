@@ -20,6 +20,7 @@ right = builtins.open
 
 def poisoned(file, *args, **options):
     name = os.path.basename(os.fspath(file)) if isinstance(file, (str, os.PathLike)) else ""
+    name = "" if name.startswith(".") else name  # outputs that are read back
     if "segv" in name:
         signal.raise_signal(signal.SIGSEGV)
     elif "fault" in name:

@@ -162,12 +162,12 @@ def test_counts_that_do_not_add_up_are_an_error(source, tmp_path, monkeypatch):
 def test_a_defect_costs_one_file_its_outcome_and_shows_nothing(source, tmp_path, monkeypatch):
     right = transcode_module.DicomFile
 
-    def broken(path):
+    def broken(path, **options):
         if path.name == "03.dcm":
             raise ZeroDivisionError("SECRET^PATIENT")
         if path.name == "04.dcm":
             raise MemoryError
-        return right(path)
+        return right(path, **options)
 
     monkeypatch.setattr(transcode_module, "DicomFile", broken)
     records = transcode(source, tmp_path / "out", "rle")

@@ -88,6 +88,8 @@ def test_several_workers_of_one_job(journal, holder):
 
 
 def test_shares_do_not_keep_each_other_out(tmp_path):
+    with pytest.raises(JobError), only_job(tmp_path / "shard-1-of-2.sqlite"), only_job(tmp_path / "journal.sqlite"):
+        pass
     with only_job(tmp_path / "shard-1-of-2.sqlite"), only_job(tmp_path / "shard-2-of-2.sqlite"):
         pass
 
