@@ -13,7 +13,7 @@ integers). Each is anatomy drawn as ellipses, texture of two scales, and the noi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -104,7 +104,7 @@ def cine(count: int, rows: int = 600, columns: int = 800, seed: int = SEED) -> N
     depth = np.hypot(y + 1.15, 1.2 * x)
     inside = (depth < 2.1) & (depth > 0.12) & (np.abs(1.2 * x) < 0.95 * (y + 1.15))
     speckle = np.random.default_rng((seed, 3)).standard_normal((rows + 64, columns + 64), np.float32)
-    speckle = 1.8 * np.abs(_smooth(speckle))
+    speckle = np.float32(1.8) * np.abs(_smooth(speckle))
     for number in range(count):
         rng = np.random.default_rng((seed, 3, number))
         moved = np.roll(speckle, (number % 64, (2 * number) % 64), axis=(0, 1))[:rows, :columns]
@@ -135,8 +135,8 @@ def tiles(count: int, side: int = 512, seed: int = SEED) -> NDArray[np.uint8]:
             rng.uniform(-1, 1, 90), rng.uniform(-1, 1, 90), rng.uniform(0.02, 0.06, 90), strict=True
         ):
             _blob(stain, y, x, cy, cx, size)
-        stain = np.clip(stain * (0.8 + 0.15 * fibres), 0, 1)[..., None]
-        image = ground * (1 - stain) + nucleus * stain + 11 * fibres[..., None] * np.array((0.7, 1.2, 0.8), np.float32)
+        share = np.clip(stain * (0.8 + 0.15 * fibres), 0, 1)[..., None]
+        image = ground * (1 - share) + nucleus * share + 11 * fibres[..., None] * np.array((0.7, 1.2, 0.8), np.float32)
         noise = rng.standard_normal((side, side, 3), np.float32)
         image += 2.2 * np.stack([_smooth(noise[..., band]) for band in range(3)], axis=-1)
         out[number] = np.clip(np.rint(image), 0, 255)
@@ -182,22 +182,21 @@ def _blob(image: Plane, y: Plane, x: Plane, cy: float, cx: float, size: float) -
 def _smooth(noise: Plane) -> Plane:
     """Return noise correlated over neighbours, as of a reconstruction kernel or a camera's interpolation."""
     rows = noise + 0.5 * (np.roll(noise, 1, axis=0) + np.roll(noise, -1, axis=0))
-    both: Plane = (rows + 0.5 * (np.roll(rows, 1, axis=1) + np.roll(rows, -1, axis=1))) / np.float32(2.25)
-    return both
+    both = (rows + 0.5 * (np.roll(rows, 1, axis=1) + np.roll(rows, -1, axis=1))) / 2.25
+    return both.astype(np.float32, copy=False)
 
 
 def _texture(rows: int, columns: int, rng: np.random.Generator, cells: int) -> Plane:
     """Return slow variation of unit size: noise on a grid of `cells` by `cells`, between which it is interpolated."""
     coarse = rng.standard_normal((cells + 2, cells + 2), np.float32)
-    down, low_y, part_y = _steps(rows, cells)
-    right, low_x, part_x = _steps(columns, cells)
-    del down, right
+    low_y, part_y = _steps(rows, cells)
+    low_x, part_x = _steps(columns, cells)
     by_rows = coarse[low_y] * (1 - part_y)[:, None] + coarse[low_y + 1] * part_y[:, None]
-    made: Plane = by_rows[:, low_x] * (1 - part_x) + by_rows[:, low_x + 1] * part_x
-    return made
+    made = by_rows[:, low_x] * (1 - part_x) + by_rows[:, low_x + 1] * part_x
+    return made.astype(np.float32, copy=False)
 
 
-def _steps(length: int, cells: int) -> tuple[Any, NDArray[np.intp], Plane]:
+def _steps(length: int, cells: int) -> tuple[NDArray[np.intp], Plane]:
     at = np.linspace(0, cells, length, dtype=np.float32)
     low = at.astype(np.intp)
-    return at, low, (at - low).astype(np.float32)
+    return low, (at - low).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Whether what was measured is right: markers read, samples decoded and compared, of every codestream of every round."""
+"""Whether what was measured is right: of every codestream of every round, markers read and samples compared."""
 
 from __future__ import annotations
 

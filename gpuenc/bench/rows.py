@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _MOST_PASSES = 16
 # A round that takes so many times its share of the time is not worth it.
-_TOO_SLOW = 12
+_TOO_SLOW = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class _Entry:
 
 
 def candidates(target: Target, device: str | int = "auto") -> list[tuple[str, Plugin | str]]:
-    """Return the plug-ins of a target's syntax by their labels, in their order; in place of one, why it is not there."""
+    """Return the plug-ins of a target's syntax by their labels, in order; in place of one, why it is missing."""
     found: list[tuple[str, Plugin | str]] = []
     for path in default_plugins(target.syntax.uid):
         if path.device == "gpu" and device == "cpu":

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 FORMAT = "gpuenc-bench/1"
 SYNTAXES = ("htj2k-lossless", "jpeg-ls-lossless", "jpeg-lossless-sv1", "rle", "jpeg2000-lossless")
 _QUICK_S = 105.0
-# What is kept back of `--quick`'s time for jobs over files, workers and sweeps.
-_QUICK_REST_S = 40.0
+# What is kept back of `--quick`'s time for frame sizes and batches.
+_QUICK_REST_S = 20.0
 _QUICK_FRAMES = 48
 
 

@@ -71,7 +71,7 @@ def crossovers(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``from_side`` is None where the largest frame measured does not beat them; otherwise all that are larger do, too.
+        ``from_side`` is None where the largest frame measured does not beat them; else all larger ones do, too.
     """
     grouped: dict[tuple[str, str, int], list[tuple[int, float]]] = defaultdict(list)
     for point in points:

@@ -144,7 +144,7 @@ def _say_what_is_missing(results: dict[str, Any]) -> None:
     noise = results["noise"]
     if noise["noisy"]:
         console.print(
-            f"NOISY MACHINE: {noise['noisy_figures']} of {noise['figures']} figures spread over more than 20 % (the widest "
+            f"NOISY: {noise['noisy_figures']} of {noise['figures']} figures spread over more than 20 % (up to "
             f"{noise['widest_spread']:.0%}); run again when nothing else runs.",
             soft_wrap=True,
         )
