@@ -168,7 +168,9 @@ def _entry(
     entry = _Entry(
         label, plugin, kept, frames, passes, referee, contender(label, lambda: encode(batch, target, kept.plugin))
     )
-    if settings.verified and target.lossless:
+    # The first plug-in of each device; those behind it are only tried where that one fails.
+    foremost = plugin.device == "gpu" or label in ("imagecodecs", "")
+    if settings.verified and target.lossless and foremost:
         work = lambda: encode(batch, target, kept.as_it_is, verify=True)  # noqa: E731
         entry.verified = contender(f"{label}, verified", work)
     return entry

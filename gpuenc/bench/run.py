@@ -20,14 +20,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gpuenc.bench.cases import Absent, Case
+    from gpuenc.plugins import Plugin
     from gpuenc.targets import Target
 
 FORMAT = "gpuenc-bench/1"
 SYNTAXES = ("htj2k-lossless", "jpeg-ls-lossless", "jpeg-lossless-sv1", "rle", "jpeg2000-lossless")
-_QUICK_S = 105.0
-# What is kept back of `--quick`'s time for frame sizes and batches.
-_QUICK_REST_S = 20.0
-_QUICK_FRAMES = 48
+# When nothing more is begun, so that what is begun ends within two, or ten, minutes.
+_QUICK_S, _WHOLE_S = 105.0, 480.0
+# What is kept back of that for frame sizes and batches.
+_QUICK_REST_S, _WHOLE_REST_S = 20.0, 60.0
+# Of each case but the first, or of all in --quick, jobs over files get so many frames.
+_FEW_FRAMES = 48
+# A job of so many frames that would take longer is not timed.
+_MOST_JOB_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +80,13 @@ def run(asked: Request, tell: Callable[[str], None] = lambda line: None) -> dict
         Gets a line on what is done next.
     """
     begun = time.monotonic()
-    limit_s = begun + _QUICK_S if asked.quick else float("inf")
+    limit_s = begun + (_QUICK_S if asked.quick else _WHOLE_S)
     settings = Settings(
         rounds=asked.rounds,
-        round_s=0.06 if asked.quick else 0.6,
+        round_s=0.06 if asked.quick else 0.25,
         latencies=20 if asked.quick else 100,
         verified=not asked.quick,
-        until_s=limit_s - _QUICK_REST_S,
+        until_s=limit_s - (_QUICK_REST_S if asked.quick else _WHOLE_REST_S),
         device=asked.device,
     )
     targets = asked.targets or default_targets()
@@ -111,7 +116,10 @@ def run(asked: Request, tell: Callable[[str], None] = lambda line: None) -> dict
             later = replace(settings, until_s=limit_s)
             _over_files(case, targets, later, results, quick=asked.quick, scaling=first)
         first = False
-    for chosen in targets[: 1 if asked.quick else len(targets)]:
+    for number, chosen in enumerate(targets):
+        on_gpu = any(not isinstance(one, str) and one.device == "gpu" for _, one in candidates(chosen, asked.device))
+        if number and (asked.quick or not on_gpu):
+            continue  # without a GPU there is nothing to compare
         tell(f"frame sizes and batches: {chosen.syntax.name}")
         _sweep(chosen, asked, replace(settings, until_s=limit_s, round_s=settings.round_s / 2), results)
     results["crossovers"] = sweeps.crossovers(results["sweep"])
@@ -168,16 +176,32 @@ def _cases(asked: Request) -> Iterator[Case | Absent]:
 def _over_files(
     case: Case, targets: Sequence[Target], settings: Settings, results: dict[str, Any], *, quick: bool, scaling: bool
 ) -> None:
-    chosen = targets[: 1 if quick else len(targets)] if scaling else targets[:1]
-    # A job of the user's files reads them all; of ours, --quick writes only some.
-    most = _QUICK_FRAMES if quick and not case.files else None
-    if most:
-        case = replace(case, frames=case.frames[:most])
-    with transcoding.study(case) as study:
-        for one in chosen:
-            results["transcode"] += transcoding.by_plugin(study, one, candidates(one, settings.device), settings)
+    few = case if case.files else replace(case, frames=case.frames[:_FEW_FRAMES])
+    with transcoding.study(few if quick else case) as study:
+        results["transcode"] += transcoding.by_plugin(study, targets[0], _fast(results, case, targets[0]), settings)
         if scaling:
             results["workers"] += transcoding.by_workers(study, targets[0], settings)
+    if scaling and not quick:
+        with transcoding.study(few) as study:
+            for one in targets[1:]:
+                results["transcode"] += transcoding.by_plugin(study, one, _fast(results, case, one), settings)
+
+
+def _fast(results: dict[str, Any], case: Case, chosen: Target) -> list[tuple[str, Plugin | str]]:
+    """Return the plug-ins of a target; of those without figures for the case, why a job is not timed either."""
+    said = {
+        row["plugin"]: row.get("why", "")
+        for row in results["rows"]
+        if row["case"] == case.name and row["syntax"] == chosen.syntax.name
+    }
+    found = candidates(chosen, results["settings"]["device"])
+    slowest_mb_s = sum(frame.format.frame_bytes for frame in case.frames[:_FEW_FRAMES]) / 1e6 / _MOST_JOB_S
+    for row in results["rows"]:
+        if row["case"] == case.name and row["syntax"] == chosen.syntax.name and row["status"] == "measured":
+            rate = row["mb_s"]["median"]
+            if rate < slowest_mb_s:
+                said[row["plugin"]] = f"at {rate:.1f} MB/s a job takes too long for this run"
+    return [(label, said.get(label) or plugin) for label, plugin in found]
 
 
 def _sweep(chosen: Target, asked: Request, settings: Settings, results: dict[str, Any]) -> None:

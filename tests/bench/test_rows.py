@@ -49,7 +49,7 @@ class Refuses(codecs.BatchEncoder):
 GOOD = ("imagecodecs", Plugin("imagecodecs", codecs.BatchEncoder))
 
 
-@pytest.mark.parametrize("good_calls", [0, 6, 17])
+@pytest.mark.parametrize("good_calls", [0, 4, 10])
 def test_one_wrong_sample_voids_the_row(good_calls):
     planted = type("Planted", (OneSampleOff,), {"good_calls": good_calls})
     found, ratios = rows.measure(CASE, TARGET, [GOOD, ("wrong", Plugin("wrong", planted))], SETTINGS)
@@ -83,7 +83,7 @@ def test_a_missing_plugin_says_why_and_figures_are_complete():
         # The same frames: megabytes follow from frames.
         assert row["mb_s"]["median"] == pytest.approx(row["frames_s"]["median"] * 64 * 64 * 2 / 1e6)
         assert row["latency_ms"]["p50"] <= row["latency_ms"]["p95"]
-        assert row["verified_mb_s"]["rounds"] == 5
+    assert one["verified_mb_s"]["rounds"] == 5
     assert [(each["plugin"], each["over"]) for each in ratios] == [("b", "imagecodecs")]
 
 
