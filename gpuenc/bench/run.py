@@ -100,8 +100,11 @@ def run(asked: Request, tell: Callable[[str], None] = lambda line: None) -> dict
         **{name: [] for name in ("cases", "absent", "rows", "ratios", "transcode", "workers", "sweep", "crossovers")},
         "stages": [],
     }
-    first = True
-    for case in _cases(asked):
+    first, rows_until_s = True, settings.until_s
+    for number, case in enumerate(_cases(asked)):
+        # No case takes the others' time: each has its share of what is left.
+        now, left = time.monotonic(), max(1, _expected(asked) - number)
+        settings = replace(settings, until_s=now + (rows_until_s - now) / left)
         if isinstance(case, cases.Absent):
             results["absent"].append({"name": case.name, "why": case.why})
             continue
@@ -159,6 +162,12 @@ def write(results: dict[str, Any], folder: Path) -> list[Path]:
         paths.append(folder / f"{stem}-{name}.svg")
         paths[-1].write_text(svg, encoding="utf-8")
     return paths
+
+
+def _expected(asked: Request) -> int:
+    """Return about how many cases there will be; of folders it is not known before they are read."""
+    known = {"synthetic": 5, "demo": len(cases.REAL)}
+    return sum(known.get(str(data), 3) for data in asked.data)
 
 
 def _cases(asked: Request) -> Iterator[Case | Absent]:
