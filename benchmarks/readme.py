@@ -70,6 +70,7 @@ def _of(path: Path, results: dict[str, Any]) -> str:
 
 
 def _peer(row: dict[str, Any]) -> str:
+    times = f"{row['gpuenc_times']['median']:.1f}" if "gpuenc_times" in row else "–"
     faults = [
         text
         for text, wrong in (
@@ -81,7 +82,7 @@ def _peer(row: dict[str, Any]) -> str:
     ]
     return (
         f"| {row['case']} | `{row['syntax']}` | {row['peer']} | {row['mb_s']['median']:.0f} | "
-        f"{row['gpuenc_times']['median']:.1f} | {row['ratio']:.2f} | {', '.join(faults) or 'lossless'} |"
+        f"{times} | {row['ratio']:.2f} | {', '.join(faults) or 'lossless'} |"
     )
 
 

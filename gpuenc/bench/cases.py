@@ -33,7 +33,7 @@ REAL = {
     "MR 1024², real": "MR2_UNCR.dcm",
     "enhanced MR 64², 10 frames, real": "emri_small.dcm",
     "US 480×640 RGB, real": "US1_UNCR.dcm",
-    "US 120 frames RGB, real": "color3d_jpeg_baseline.dcm",
+    "US 120 frames YBR, real": "color3d_jpeg_baseline.dcm",
 }
 
 
