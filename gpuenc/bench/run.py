@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 FORMAT = "gpuenc-bench/1"
 SYNTAXES = ("htj2k-lossless", "jpeg-ls-lossless", "jpeg-lossless-sv1", "rle", "jpeg2000-lossless")
-# When nothing more is begun, so that what is begun ends within two, or ten, minutes.
-_QUICK_S, _WHOLE_S = 105.0, 480.0
+# When nothing more is begun, so that what is begun, and peers after it, end within two, or ten, minutes.
+_QUICK_S, _WHOLE_S = 105.0, 360.0
 # What is kept back of that for frame sizes and batches.
 _QUICK_REST_S, _WHOLE_REST_S = 20.0, 60.0
 # Of each case but the first, or of all in --quick, jobs over files get so many frames.
