@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: gpu-test gpu-bundle help demo test check format lint types wheel smoke clean
+.PHONY: bench gpu-test gpu-bundle help demo test check format lint types wheel smoke clean
 
 PY := .venv/bin/python
 INSTALL := $(PY) -m pip install -qq --disable-pip-version-check
@@ -42,6 +42,9 @@ smoke: wheel ## install that wheel into a clean environment and use it
 	@$(PY) -m venv .cache/smoke
 	@.cache/smoke/bin/python -m pip install -qq --disable-pip-version-check dist/*.whl
 	.cache/smoke/bin/python -I .ci/smoke.py
+
+bench: .venv/.test ## measure this machine, with peers; results, charts and the README's section
+	$(PY) -m benchmarks $(ARGS)
 
 gpu-test: ## what only a GPU can show; offline, with the bundle's packages
 	GPUENC_REQUIRE_CUDA=1 $(or $(PYTHON),python3) -m pytest tests/gpu $(ARGS)

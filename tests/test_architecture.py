@@ -43,7 +43,8 @@ MAY_USE = {
     "doctor": FRONT | {"cuda"},
     "pipelines": FRONT,
     "archive": FRONT | {"gathering"},
-    "cli": FRONT | {"archive", "doctor", "pipelines"},
+    "bench": FRONT | {"archive", "cuda"},
+    "cli": FRONT | {"archive", "bench", "doctor", "pipelines"},
     "__main__": {"cli"},
     "__init__": {"datasets", "drop_in", "encoder", "errors", "registry"},
 }
@@ -57,7 +58,7 @@ IMPURE = {
 
 # Packages that only some rooms, or modules, may import, so that the others stay free of them.
 ONLY_IN = {
-    "pydicom": ("dicom", "encoder", "registry", "datasets", "drop_in", "cpu.independent"),
+    "pydicom": ("dicom", "encoder", "registry", "datasets", "drop_in", "cpu.independent", "bench.files", "bench.cases"),
     "av": ("cpu.independent",),
     "micro_reader_codecs": ("cpu.independent",),
     "imagecodecs": ("cpu",),

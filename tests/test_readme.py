@@ -17,6 +17,7 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import HTJ2KLossless
 
+from benchmarks import readme
 from gpuenc.plugins import default_plugins
 from gpuenc.syntaxes import TABLE, Syntax
 
@@ -74,6 +75,12 @@ def study(tmp_path, monkeypatch):
 
 def test_table_is_the_codes_own():
     assert SECTION.search(README.read_text(encoding="utf-8"))[0] == table()
+
+
+def test_figures_are_those_of_committed_results():
+    found = readme.SECTION.search(README.read_text(encoding="utf-8"))
+    assert found
+    assert found[0] == readme.section()
 
 
 def test_python_shown(study):
