@@ -188,7 +188,7 @@ class _Run:
                 self._watcher.planned(self.planner.files, self.planner.bytes_total)
             self._hand_out()
         over = self._summary.stopped or (self.planner.complete and not self.planner.waiting)
-        if over and not self._pool.outstanding:
+        if over and not self._pool.outstanding and not self._outcomes:
             return True
         idle = self.planner.complete or self._summary.stopped
         self._outcomes.extend(self._pool.take(_WAIT_S if idle else 0.0))
