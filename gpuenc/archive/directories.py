@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.stamp import Stamp
-from gpuenc.errors import GpuencError, SourceError
+from gpuenc.errors import GpuencError
 
 if TYPE_CHECKING:
     from gpuenc.archive.report import Record
@@ -34,11 +34,15 @@ def brought_up_to_date(record: Record, job: Job) -> Record:
     if record.status != "copied":  # in place
         message = "it may say of its files what they were before they were replaced"
         return replace(record, reason="dicomdir-stale", message=message)
+    if job.journal and "-of-" in job.journal.name:
+        message = "files that it names may be other shards', which may not be done yet"
+        return replace(record, reason="dicomdir-stale", message=message)
     try:
         made = rebuild(source, destination, fsync=job.durability != "none")
     except (GpuencError, OSError) as error:
-        reason = error.code if isinstance(error, SourceError) else "dicomdir-stale"
-        return replace(record, reason=reason, message=" ".join(str(error).split()))
+        return replace(record, reason="dicomdir-stale", message=" ".join(str(error).split()))
+    except Exception as error:  # noqa: BLE001 - whatever its bytes may do to us, the job has other files
+        return replace(record, reason="dicomdir-stale", message=f"internal error: {type(error).__name__}")
     stamp = Stamp.of_any(destination)
     said = f"{made.changed} of {made.files} records changed"
     return replace(

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from gpuenc.archive.pool import Task
 from gpuenc.archive.report import Record, read_records, record_of
-from gpuenc.archive.scan import Item
+from gpuenc.archive.scan import JOURNALS, Item
 from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-FOLDER = ".gpuenc"
+FOLDER = JOURNALS
 
 
 def place_of(destination: Path, name: str = "journal") -> Path:

@@ -175,11 +175,17 @@ class Manifest:
 
     def _item(self, source: str, place: str, _size_bytes: int, *left_out: Any) -> Item:
         if self.job.in_place:
-            return Item(Path(source), Path(source), LeftOut(*left_out) if left_out else None)
+            return Item(Path(source), Path(source), _left_out(*left_out) if left_out else None)
         destination = self.job.destination / place
         if not Path(os.path.normpath(destination)).is_relative_to(self.job.destination):
             raise ValueError  # nobody but us may have written that, and we have not
-        return Item(Path(source), destination, LeftOut(*left_out) if left_out else None)
+        return Item(Path(source), destination, _left_out(*left_out) if left_out else None)
+
+
+def _left_out(status: str, code: str, message: str) -> LeftOut:
+    if status not in ("skipped", "failed") or not isinstance(code, str) or not isinstance(message, str):
+        raise ValueError
+    return LeftOut("skipped" if status == "skipped" else "failed", code, message)
 
 
 def _as_json(job: Job) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class Planner:
         kept: list[tuple[int, Record]] = []
         for item in items:
             stamp = None if item.left_out else Stamp.of_any(item.source)
-            size_bytes = stamp.size_bytes if stamp else 0
+            size_bytes = min(stamp.size_bytes, stamp.allocated_bytes) if stamp else 0
             self.bytes_total += size_bytes
             before = known.get(os.fspath(item.destination)) if known else None
             if before and before.record and self._unchanged(item, before, stamp):
@@ -147,7 +147,7 @@ class _Own:
     def __init__(self, sources: Iterable[Path], destination: Path) -> None:
         self._roots = [os.path.realpath(source) for source in sources]
         output = os.path.realpath(destination)
-        self._output = output if any(_inside(output, root) for root in self._roots) else ""
+        self._output = output
         self._folder = self._real_folder = ""
 
     def __contains__(self, path: Path) -> bool:
@@ -156,9 +156,12 @@ class _Own:
             self._folder, self._real_folder = folder, os.path.realpath(folder)
         # Not the file itself, which may be a link that is replaced, and what it points to stays.
         real = os.path.join(self._real_folder, name)
-        if self._output and _inside(real, self._output):
-            return False
-        return any(real == root or _inside(real, root) for root in self._roots)
+        for root in self._roots:
+            # What lies in the output is no source of a folder around it; of one within it, it is.
+            is_output = _inside(self._output, root) and _inside(real, self._output)
+            if (real == root or _inside(real, root)) and not is_output:
+                return True
+        return False
 
 
 class _Inside:

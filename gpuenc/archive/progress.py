@@ -106,7 +106,9 @@ class Display(Watcher):
             self._report.add(record)
         if record.status == "failed":
             self._failed += 1
-            self._show(self._errors, f"failed: {visible(record.source)}: {visible(record.message)} [{record.reason}]")
+            self._show(
+                self._errors, f"failed: {visible(record.source)}: {visible(record.message)} [{visible(record.reason)}]"
+            )
         self._tell(advance=1)
 
     def workers(self, states: Sequence[str]) -> None:
@@ -206,13 +208,13 @@ def summary_table(summary: Summary, *, dry_run: bool = False) -> Table:
         share = summary.stage_seconds.get("verify", 0.0) / working
         table.add_row("verification", f"{share * 100:.0f} % of the time spent on files, over all threads")
     if summary.plugins:
-        table.add_row("plug-ins", ", ".join(f"{label}: {n} frames" for label, n in summary.plugins.items()))
+        table.add_row("plug-ins", visible(", ".join(f"{label}: {n} frames" for label, n in summary.plugins.items())))
     if summary.fallbacks:
-        table.add_row("fallbacks", ", ".join(f"{what}: {n} frames" for what, n in summary.fallbacks.items()))
+        table.add_row("fallbacks", visible(", ".join(f"{what}: {n} frames" for what, n in summary.fallbacks.items())))
     for reason in _why_no_gpu(summary):
         table.add_row("GPU not used", reason)
     for (status, reason), number in sorted(summary.reasons.items()):
-        table.add_row(status, f"{number} × {reason}")
+        table.add_row(status, visible(f"{number} × {reason}"))
     rate = f", {summary.done / summary.seconds:.1f} files/s" if summary.seconds > 0 else ""
     table.add_row("time", f"{summary.seconds:.2f} s{rate}")
     return table

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from gpuenc.archive.report import Status
 
 
+# The folder of journals below a job's output.
+JOURNALS = ".gpuenc"
+
+
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     """Why something found in the sources is not read: an outcome before any work."""
@@ -120,6 +124,8 @@ def _files(root: Path, hidden: set[tuple[int, int]]) -> Iterator[tuple[str, Left
         for entry in ordered:
             is_folder = entry.is_dir(follow_symlinks=False)
             # A mount point's entry has another inode than the folder mounted there, so folders are always asked.
+            if is_folder and entry.name == JOURNALS and os.path.exists(os.path.join(entry.path, "place.lock")):
+                continue  # of a job that wrote this tree
             if (is_folder or entry.inode() in inodes) and _identity(entry.path) in hidden:
                 continue
             waiting.append((entry.path, None if is_folder else _left_out(entry, real_root), is_folder))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -16,12 +16,15 @@ class Stamp:
 
     size_bytes: int
     mtime_ns: int
+    # What it takes on its disk, which for files with holes is less.
+    allocated_bytes: int = field(default=0, compare=False)
 
     @classmethod
     def of(cls, path: Path) -> Self:
         """Return that of the file at `path`."""
         found = os.stat(path)
-        return cls(found.st_size, found.st_mtime_ns)
+        blocks = getattr(found, "st_blocks", 0)
+        return cls(found.st_size, found.st_mtime_ns, blocks * 512 or found.st_size)
 
     @classmethod
     def of_any(cls, path: Path) -> Self | None:

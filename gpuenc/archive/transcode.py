@@ -82,9 +82,9 @@ class _Work:
         SourceError
             ``source-changed``.
         """
-        with contextlib.suppress(FileNotFoundError):
-            if Stamp.of(self.item.source) != self.stamp:
-                raise SourceError("the source changed while it was read", code="source-changed")
+        now = Stamp.of_any(self.item.source)
+        if now != self.stamp and (now is not None or self.job.in_place):
+            raise SourceError("the source changed while it was read", code="source-changed")
 
 
 def transcode_file(
@@ -262,7 +262,8 @@ def _written(
         source_digest = _source_digest(source, work)
         work.demand_unchanged()
         with tally.timed("write"), inplace.kept(item, job):
-            summary = output.finish(final, trailer(source))
+            like = item.source if job.in_place else None
+            summary = output.finish(final, trailer(source), like=like, check=work.demand_unchanged)
     return _record(
         work,
         "encoded",

@@ -6,6 +6,7 @@ import contextlib
 import faulthandler
 import os
 import signal
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,8 @@ def main(file: int) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    faulthandler.enable()
+    if sys.stderr:
+        faulthandler.enable()
     # Warnings of libraries may quote what a file holds.
     warnings.simplefilter("ignore")
     pipe = Connection(file)

@@ -128,16 +128,29 @@ class AtomicFile:
             self.file.flush()
         return self._temporary
 
-    def publish(self) -> int:
-        """Give the file its name, with the mode that the umask asks for; return its size in bytes."""
+    def publish(self, *, like: str | os.PathLike[str] | None = None, check: Callable[[], None] | None = None) -> int:
+        """Give the file its name, with the mode that the umask asks for; return its size in bytes.
+
+        Parameters
+        ----------
+        like : path-like, optional
+            A file whose mode, and owner where that is allowed, it gets instead.
+        check : callable, optional
+            Called right before it has its name; what it raises leaves the destination as it was.
+        """
         with self.errors():
             self.file.flush()
             size = os.fstat(self.file.fileno()).st_size
             if hasattr(os, "fchmod"):
                 os.fchmod(self.file.fileno(), 0o666 & ~_umask())
+                if like is not None:
+                    _make_alike(self.file.fileno(), like)
             if self._fsync:
                 os.fsync(self.file.fileno())
             self.file.close()
+        if check:
+            check()
+        with self.errors():
             if self._overwrite:
                 os.replace(self._temporary, self._path)
             else:
@@ -178,6 +191,13 @@ def _stem_of(name: str) -> str:
     # 255 bytes are the most a name can have.
     short = whole if len(whole) <= 200 else whole[:180] + hashlib.sha256(whole).hexdigest()[:16].encode()
     return f".{os.fsdecode(short)}."
+
+
+def _make_alike(file: int, like: str | os.PathLike[str]) -> None:
+    found = os.stat(like)
+    with contextlib.suppress(OSError):  # only root gives files away; and a mode without its owner opens no more
+        os.fchown(file, found.st_uid, found.st_gid)
+    os.fchmod(file, found.st_mode & 0o777)
 
 
 def copy_file(

@@ -22,7 +22,7 @@ from gpuenc.dicom.readback import Intended
 from gpuenc.errors import DestinationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -164,7 +164,14 @@ class OutputFile:
         self._put += 1
         self._codestream_bytes += len(codestream)
 
-    def finish(self, header: Header | None = None, trailer: Iterable[bytes] = ()) -> OutputSummary:
+    def finish(
+        self,
+        header: Header | None = None,
+        trailer: Iterable[bytes] = (),
+        *,
+        like: Path | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> OutputSummary:
         """Complete the file and give it its name.
 
         Parameters
@@ -173,6 +180,8 @@ class OutputFile:
             The header again, now that sizes or overlays are known; of the same length. Not for deflated targets.
         trailer : iterable of bytes
             What follows Pixel Data.
+        like, check
+            As for `AtomicFile.publish`.
 
         Raises
         ------
@@ -205,7 +214,7 @@ class OutputFile:
             if self._element.overflows and not self._element.extended:
                 self._make_extended()
         digest = self._digest(header or self._header) if self._read_back else ""
-        size = self._out.publish()
+        size = self._out.publish(like=like, check=check)
         return OutputSummary(size, self._codestream_bytes, self._element.extended, digest)
 
     def abort(self) -> None:
