@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 from gpuenc.cli import app
 from tests import made
 from tests.archive import damaged, oracle
+from tests.archive.watcher import PEAK
 from tests.dicom import files
 
 COMMAND = (sys.executable, "-m", "gpuenc")
@@ -439,11 +440,8 @@ def test_damaged_files_from_the_command_line(tmp_path):
     (tmp_path / "in").mkdir()
     expected = damaged.write_all(tmp_path / "in")
     args = ("-o", tmp_path / "out", "--to", "jpegxl-lossless", "--report", tmp_path / "r.jsonl")
-    code = "import resource, sys; from gpuenc.cli import main\ntry: main()\nfinally: " + (
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", code, "transcode", tmp_path / "in", *args],
+        [sys.executable, "-c", PEAK, "transcode", tmp_path / "in", *args],
         capture_output=True, text=True, check=False, timeout=120, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 1

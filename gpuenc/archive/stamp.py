@@ -23,8 +23,8 @@ class Stamp:
     def of(cls, path: Path) -> Self:
         """Return that of the file at `path`."""
         found = os.stat(path)
-        blocks = getattr(found, "st_blocks", 0)
-        return cls(found.st_size, found.st_mtime_ns, blocks * 512 or found.st_size)
+        allocated_bytes = found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size
+        return cls(found.st_size, found.st_mtime_ns, allocated_bytes)
 
     @classmethod
     def of_any(cls, path: Path) -> Self | None:

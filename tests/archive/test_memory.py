@@ -12,6 +12,7 @@ from pydicom import dcmread
 
 from tests import made
 from tests.archive import oracle
+from tests.archive.watcher import PEAK
 
 FRAMES = 4100  # of 512 KiB: more than 2 GiB
 MARKED = {0: 1, 2000: 2, 4099: 3}
@@ -26,13 +27,9 @@ def test_two_gibibytes(tmp_path):
         for index, number in MARKED.items():
             file.seek(start + index * 512 * 512 * 2)
             file.write(marks[number - 1].tobytes())
-    code = (
-        "import resource, sys\nfrom gpuenc.cli import main\ntry: main()\n"
-        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
     args = ("transcode", path, "-o", tmp_path / "out", "--to", "htj2k-lossless", "--report", tmp_path / "r.jsonl")
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-c", PEAK, *map(str, args)], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "r.jsonl").read_text())

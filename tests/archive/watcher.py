@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from gpuenc.archive.report import Record, Summary
 
 
+# Runs the command, and prints the most KiB of memory that it or one of its workers had.
+PEAK = """import resource
+from gpuenc.cli import main
+try: main()
+finally:
+    # What a process had before it was this one does not count; of its workers there is none.
+    [own] = [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    print(max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+"""
+
+
 class Records(Watcher):
     """Keeps what it is told."""
 
