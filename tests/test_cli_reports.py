@@ -97,3 +97,28 @@ def test_summary_says_why_no_gpu_is_used(study, tmp_path, monkeypatch, args, sho
     )
     _, out, _ = transcode(study, "-o", tmp_path / "out", *args)
     assert ("none for htj2k-lossless" in out) == shown
+
+
+def test_a_job_that_does_not_begin_leaves_the_report_of_another(study, tmp_path):  # noqa: F811
+    report = tmp_path / "r.jsonl"
+    assert transcode(study, "-o", tmp_path / "out", "--report", report)[0] == 0
+    before = report.read_bytes()
+    assert before
+    code, _, err = transcode(study, "-o", tmp_path / "out", "--report", report, "--resume", "--lossy-sources", "encode")
+    assert code == 2
+    assert "--lossy-sources" in err
+    assert report.read_bytes() == before
+    # In the output folder there is room for one, although the folder is only made by the job.
+    code, _, _ = transcode(study, "-o", tmp_path / "new", "--report", tmp_path / "new" / "r.jsonl")
+    assert (code, (tmp_path / "new" / "r.jsonl").read_bytes().count(b"\n")) == (0, before.count(b"\n"))
+
+
+def test_what_a_manifest_has_decided_is_not_asked_for_again(study, tmp_path):  # noqa: F811
+    manifest = tmp_path / "m"
+    assert (
+        gpuenc("plan", study, "-o", tmp_path / "out", "--to", "rle", "--manifest", manifest, "--workers", "0")[0] == 0
+    )
+    for options in (["--overwrite"], ["--verify", "none"], ["--quality", "5"], ["--in-place", "--no-backup"], [study]):
+        code, _, err = gpuenc("transcode", "--manifest", manifest, *options)
+        assert (code, "leave out" in err) == (2, True)
+    assert gpuenc("transcode", "--manifest", manifest, "--workers", "0")[0] == 0

@@ -473,6 +473,26 @@ def test_what_opening_raises_is_raised_in_all_who_wait_and_the_next_tries_again(
     assert_clean(fake)
 
 
+@pytest.mark.parametrize("others", [True, False])
+def test_a_lane_whose_device_is_lost_goes_on_with_another(others):
+    def script(batch):
+        if len(fake.encoders) == 1:
+            return [Failure(one.ref, "device-lost", "fake", "gone") for one in batch]
+        return encoded(batch)
+
+    fake = Fake(script)
+    gathered = Gathered(replace(fake.plugin(), alive=lambda: others))
+    encoder = gathered.plugin.open(TARGET)
+    frames = [frame(0), frame(1)]
+    assert [result.code for result in encoder.encode(frames)] == ["device-lost"] * 2
+    if others:
+        assert_right(encoder.encode(frames), frames)
+    else:
+        assert [result.code for result in encoder.encode(frames)] == ["device-lost"] * 2
+    gathered.close()
+    assert (fake.opened, fake.closed) == ((2, 2) if others else (1, 1))
+
+
 def test_limits_that_are_none_are_what_they_are_to_the_engine():
     fake = Fake()
     fake.limits = None

@@ -105,9 +105,11 @@ def _read(record: Path, output: Path) -> tuple[list[Recorded], list[Finding]]:
         for number, text in enumerate(lines, 1):
             try:
                 values = json.loads(text)
+                if not isinstance(values.get("crc32", []), list):
+                    raise TypeError
                 if values["destination"] and values["status"] in ("encoded", "copied"):
                     found[str(values["destination"])] = values
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 message = f"line {number} of the report is no record"
                 broken.append(Finding("", os.fspath(record), "unreadable", "invalid-record", message))
     places = _places(list(found), output)

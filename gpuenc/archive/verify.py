@@ -84,6 +84,8 @@ def unfit(paths: Sequence[Path], record: Path | None = None) -> str:
     if len(paths) != wanted:
         which = "the output alone" if record else "a source and an output"
         return f"{len(paths)} paths were given, where {which} is wanted"
+    if record and record.is_dir():
+        return f"{record} is a folder and no report"
     for path in (*paths, *([record] if record else [])):
         if not path.exists():
             return f"no such file or folder: {path}"

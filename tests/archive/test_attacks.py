@@ -125,3 +125,16 @@ def test_streams_that_are_closed(tmp_path, closed):
     )
     assert done.returncode == 0
     assert (tmp_path / "out" / "a").exists()
+
+
+@pytest.mark.parametrize(
+    "line", [b"[" * 200_000, b'{"source": "a", "destination": "b", "status": "encoded", "crc32": 5}']
+)
+def test_hostile_records(tmp_path, line):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "r.jsonl").write_bytes(line + b"\n")
+    for record, code in ((tmp_path / "r.jsonl", 1), (tmp_path, 2)):
+        command = [sys.executable, "-m", "gpuenc", "verify", "--record", record, tmp_path / "out"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=ROOT)
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr

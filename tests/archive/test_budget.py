@@ -33,6 +33,29 @@ def test_a_wish_beyond_all_gets_all():
         assert granted == 100
 
 
+def test_who_waits_says_so_and_who_comes_first_is_served_first():
+    budget, told, served = ByteBudget(100), [], []
+
+    def work(size):
+        with budget.share(size, told.append):
+            served.append(size)
+
+    with budget.share(60, told.append):
+        assert not told
+        threads = []
+        for waiting, size in enumerate((50, 10), 1):  # 10 would fit, and 50 would wait for ever behind many of them
+            threads.append(threading.Thread(target=work, args=(size,)))
+            threads[-1].start()
+            while len(told) < waiting:
+                time.sleep(0.001)
+        time.sleep(0.02)
+        assert not served
+    for thread in threads:
+        thread.join()
+    assert sorted(served) == [10, 50]
+    assert told == [True, True, False, False]
+
+
 def test_what_was_held_comes_back_after_an_error():
     budget = ByteBudget(10)
     with pytest.raises(KeyError), budget.share(10):
