@@ -22,12 +22,10 @@ from gpuenc.errors import JobError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-FOLDER = JOURNALS
-
 
 def place_of(destination: Path, name: str = "journal") -> Path:
     """Return where the journal of a job lies whose outputs go to `destination`."""
-    return destination / FOLDER / f"{name}.sqlite"
+    return destination / JOURNALS / f"{name}.sqlite"
 
 
 _FORMAT = 1

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from gpuenc.archive.budget import ByteBudget, default_bytes
+from gpuenc.archive.budget import PEAK_FACTOR, ByteBudget, default_bytes
 from gpuenc.archive.comparison import MAX_LISTED, coding_of
 from gpuenc.archive.findings import Finding, Stopped, line
 from gpuenc.archive.verify import run
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     DecodeSamples = Callable[..., NDArray[Any]]
 
-_PEAK_FACTOR = 12
 _DIGITS = frozenset("0123456789abcdef")
 
 
@@ -193,7 +192,7 @@ def _samples(
             )
         differing: list[int] = []
         frame_bytes = file.format.rows * file.format.columns * file.format.samples * 4
-        with budget.share(frame_bytes * _PEAK_FACTOR):
+        with budget.share(frame_bytes * PEAK_FACTOR):
             for index, expected in enumerate(item.crc32):
                 check()
                 if frame_crc32(file.frame(index), decode) != expected:

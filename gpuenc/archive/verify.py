@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 
 from gpuenc.archive.budget import ByteBudget, default_bytes
 from gpuenc.archive.findings import Finding, Stopped, Verified
-from gpuenc.archive.journal import FOLDER
 from gpuenc.archive.pairs import compare_pair
-from gpuenc.archive.scan import Item, scan
+from gpuenc.archive.scan import JOURNALS, Item, scan
 from gpuenc.plugins import usable_cores
 
 if TYPE_CHECKING:
@@ -167,7 +166,7 @@ def _extras(items: list[Item], output: Path, report: Path | None) -> Iterator[Fi
     expected = {item.destination for item in items}
     problems: list[OSError] = []
     for folder, folders, names in os.walk(output, onerror=problems.append):
-        folders[:] = sorted(set(folders) - {FOLDER})  # the journal of the job
+        folders[:] = sorted(set(folders) - {JOURNALS})  # the journal of the job
         for name in sorted(names):
             path = os.path.join(folder, name)
             if Path(path) not in expected and not (report and os.path.lexists(report) and _same(path, report)):

@@ -110,7 +110,7 @@ def device_count() -> int:
 
 
 def is_available(uid: str) -> bool:
-    """Return whether the first visible GPU encodes transfer syntax `uid`; see `gpuenc.cuda.probe`."""
+    """Return whether some visible GPU encodes transfer syntax `uid`; see `gpuenc.cuda.probe`."""
     return uid in ENCODER_DEPENDENCIES and probe.some(lambda device: not why_unavailable(uid, device))
 
 
