@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -12,8 +13,9 @@ if TYPE_CHECKING:
     from gpuenc.plugins import BatchEncoder
     from gpuenc.targets import Target
 
-# Of the whole process, since each file of a job opens encoders of its own.
-_TURNS = count()
+# Of the whole process, since each file of a job opens encoders of its own. Several worker processes begin with a GPU
+# each: a pool of them tells each its number, from 1.
+_TURNS = count(max(0, int(os.environ.get("GPUENC_WORKER", "") or 1) - 1))
 
 Choice = Literal["auto", "cpu", "gpu"] | int
 

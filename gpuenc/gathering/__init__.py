@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from gpuenc.gathering.calls import Call
 from gpuenc.gathering.pool import Pool, closed
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from gpuenc.frames import Encoded, Failure, Frame
-    from gpuenc.plugins import BatchEncoder, Limits, Plugin
+    from gpuenc.plugins import BatchEncoder, Limits, Plugin, Verdict
     from gpuenc.targets import Target
 
 # How long an idle lane waits for callers that have opened an encoder and have not called it yet: what reading a slice
@@ -124,7 +124,8 @@ class Gathered:
             if target not in self._pools:
                 self._pools[target] = Pool(self._real, target, self._linger_s)
             pool = self._pools[target]
-        return _Proxy(pool, pool.limits())
+        limits = pool.limits()
+        return _VerifyingProxy(pool, limits) if pool.verifies else _Proxy(pool, limits)
 
 
 class _Proxy:
@@ -138,9 +139,10 @@ class _Proxy:
 
     def encode(self, frames: Sequence[Frame]) -> list[Encoded | Failure]:
         """Return what the real encoder returned for these frames, or raise what it raised."""
-        if not frames:
-            return []
-        call = Call(frames)
+        return cast("list[Encoded | Failure]", self._called(frames)) if frames else []
+
+    def _called(self, frames: Sequence[Frame], codestreams: Sequence[bytes] = ()) -> list[Encoded | Failure | Verdict]:
+        call = Call(frames, codestreams)
         expected, self._expected = self._expected, False
         try:
             self._pool.put(call, expected=expected)
@@ -148,10 +150,21 @@ class _Proxy:
         finally:
             if not call.outcome.known:  # this thread was interrupted, and nobody wants the results
                 self._pool.withdraw(call)
-            del call, frames  # the traceback of an error that other callers share must not keep them
+            del call, frames, codestreams  # the traceback of an error that other callers share must not keep them
 
     def close(self) -> None:
         """Leave; the real encoders stay open."""
         if self._expected:
             self._expected = False
             self._pool.expect(-1)
+
+
+class _VerifyingProxy(_Proxy):
+    """What a caller holds for a `BatchEncoder` that can decode and compare where its samples are."""
+
+    def verify(self, frames: Sequence[Frame], codestreams: Sequence[bytes]) -> list[Verdict | Failure]:
+        """Return what a real encoder said of these codestreams, gathered with those of others, or raise what it raised.
+
+        It need not be the encoder, nor the device, that made them.
+        """
+        return cast("list[Verdict | Failure]", self._called(frames, codestreams)) if frames else []

@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
-    from gpuenc.frames import Encoded, Failure, Frame
-    from gpuenc.plugins import Limits
+    from gpuenc.frames import Encoded, Failure, Frame, FrameFormat
+    from gpuenc.plugins import Limits, Verdict
+
+
+# What the calls of one batch have in common: the format, whether frames are codestreams, whether they are verified.
+type Kind = tuple[FrameFormat, bool, bool]
 
 
 class Outcome[T]:
@@ -54,15 +58,15 @@ class Outcome[T]:
 
 
 class Call:
-    """Frames of one format that one caller hands over."""
+    """Frames of one format that one caller hands over, to be encoded, or with their codestreams to be verified."""
 
-    def __init__(self, frames: Sequence[Frame]) -> None:
-        self.frames = tuple(frames)
+    def __init__(self, frames: Sequence[Frame], codestreams: Sequence[bytes] = ()) -> None:
+        self.frames, self.codestreams = tuple(frames), tuple(codestreams)
         self.size_bytes = sum(frame.format.frame_bytes for frame in self.frames)
         # What may share a batch: see `gpuenc.plugins.BatchEncoder.encode`.
-        self.kind = (self.frames[0].format, isinstance(self.frames[0].pixels, Coded))
+        self.kind: Kind = (self.frames[0].format, isinstance(self.frames[0].pixels, Coded), bool(self.codestreams))
         self.arrived_s = time.monotonic()
-        self.outcome: Outcome[list[Encoded | Failure]] = Outcome()
+        self.outcome: Outcome[list[Encoded | Failure | Verdict]] = Outcome()
 
 
 class Queue:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from gpuenc.errors import CodecError
 from gpuenc.frames import Encoded, Failure
@@ -15,8 +15,9 @@ from gpuenc.plugins import GONE_CODES, Limits
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gpuenc.frames import Frame, FrameFormat
-    from gpuenc.plugins import BatchEncoder, Plugin
+    from gpuenc.frames import Frame
+    from gpuenc.gathering.calls import Kind
+    from gpuenc.plugins import BatchEncoder, DeviceVerifier, Plugin, Verdict
     from gpuenc.targets import Target
 
 LOGGER = logging.getLogger(__name__)
@@ -38,7 +39,9 @@ class Pool:
     def __init__(self, plugin: Plugin, target: Target, linger_s: float) -> None:
         self._plugin, self._target, self._linger_s = plugin, target, linger_s
         self._changed = threading.Condition(threading.RLock())
-        self._waiting: dict[tuple[FrameFormat, bool], Queue] = {}
+        self._waiting: dict[Kind, Queue] = {}
+        # Whether the real encoders can verify; known with their limits.
+        self.verifies = False
         self._limits: Limits | None = None
         self._first: Outcome[Limits] | None = None
         self._threads: list[threading.Thread] = []
@@ -170,6 +173,7 @@ class Pool:
         if first is not None:
             with self._changed:
                 self._limits, self._most_lanes, self._first = limits, limits.lanes, None
+                self.verifies = hasattr(encoder, "verify")
             first.finish(limits)
         return encoder
 
@@ -209,7 +213,7 @@ class Pool:
             return 0
         return queue.since_s + self._linger_s - time.monotonic()
 
-    def _take(self, kind: tuple[FrameFormat, bool]) -> list[Call]:
+    def _take(self, kind: Kind) -> list[Call]:
         calls = self._waiting[kind].take(self._bounds())
         if not self._waiting[kind]:
             del self._waiting[kind]
@@ -234,18 +238,28 @@ def closed(plugin: Plugin) -> CodecError:
 
 
 def _serve(encoder: BatchEncoder, calls: Sequence[Call]) -> bool:
-    """Encode what `calls` hold as one batch, and give each its own results in order; whether the device is lost."""
+    """Encode or verify what `calls` hold as one batch, and give each its own results in order.
+
+    Returns
+    -------
+    bool
+        Whether the device is lost.
+    """
     lost = False
     frames = [frame for call in calls for frame in call.frames]
     try:
-        results = _encoded(encoder, frames)
+        results: Sequence[Encoded | Failure | Verdict]
+        if calls[0].codestreams:
+            results = _verified(encoder, frames, [codestream for call in calls for codestream in call.codestreams])
+        else:
+            results = _encoded(encoder, frames)
     except BaseException as error:  # noqa: BLE001 - a third party's code: whatever it raises, nobody may wait for ever
         _fail(calls, error)
     else:
         lost = all(isinstance(one, Failure) and one.code in GONE_CODES for one in results)
         start = 0
         for call in calls:
-            call.outcome.finish(results[start : start + len(call.frames)])
+            call.outcome.finish(list(results[start : start + len(call.frames)]))
             start += len(call.frames)
     finally:
         del calls, frames  # which the error's traceback would keep
@@ -253,7 +267,14 @@ def _serve(encoder: BatchEncoder, calls: Sequence[Call]) -> bool:
 
 
 def _encoded(encoder: BatchEncoder, frames: list[Frame]) -> list[Encoded | Failure]:
-    results: object = encoder.encode(frames)
+    return _one_each(encoder.encode(frames), frames)
+
+
+def _verified(encoder: BatchEncoder, frames: list[Frame], codestreams: list[bytes]) -> list[Verdict | Failure]:
+    return _one_each(cast("DeviceVerifier", encoder).verify(frames, codestreams), frames)
+
+
+def _one_each(results: object, frames: list[Frame]) -> list[Any]:
     if not isinstance(results, list | tuple):
         raise CodecError(f"returned {type(results).__name__}, not a list of results", code="plugin-error")
     if len(results) != len(frames):
