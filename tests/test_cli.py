@@ -359,6 +359,14 @@ def failing(number):
     return fail
 
 
+def test_nothing_is_replaced_by_what_may_not_be_on_the_disk(study, tmp_path):
+    before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
+    code, _, err = transcode(study, "--in-place", "--no-backup", "--durability", "none")
+    assert code == 2
+    assert "leave out --durability none" in err
+    assert before == {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
+
+
 def test_a_file_in_place_of_a_folder_costs_only_what_goes_there(study, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a").write_bytes(b"precious")

@@ -108,6 +108,11 @@ def demand_job(job: Job) -> None:
         give_up(f"{job.target.syntax.name} is written without a plug-in; leave out --plugin", Exit.USAGE)
     if job.in_place and not (job.verify != "none" and job.verify_share >= 1 and job.target.lossless):
         give_up("--in-place is only for outputs that are verified: lossless ones, and all of them", Exit.USAGE)
+    if job.in_place and job.durability == "none":
+        give_up(
+            "--in-place needs its outputs on the disk before it replaces anything: leave out --durability none",
+            Exit.USAGE,
+        )
     if not job.workers:
         _demand_plugin(job)
     if os.path.lexists(job.destination) and not os.path.isdir(job.destination):
