@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.directories import brought_up_to_date, is_held
@@ -24,7 +24,9 @@ from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
+    from gpuenc.archive.earlier import Earlier
     from gpuenc.archive.pool import Pool
     from gpuenc.archive.request import Job
     from gpuenc.archive.watcher import Watcher
@@ -81,7 +83,7 @@ def run(
             stack.enter_context(only_job(job.journal))
         try:
             journal = stack.enter_context(Journal(job.journal, job.about(), resume=job.resume))
-            remove_leftovers((Item(Path(source), Path(place)) for source, place in journal.interrupted), job)
+            remove_leftovers((Item(source, place) for source, place in journal.interrupted), job)
             work = _Run(job, watcher, stop or threading.Event(), journal, pool, summary, items)
             try:
                 work.begin()
@@ -137,7 +139,7 @@ class _Run:
         self._journal, self._pool, self._summary = journal, pool, summary
         self.planner = Planner(job, journal, self._settled, self._earlier, items)
         self._begun = False
-        self._before: list[tuple[Callable[[Record], None], Record]] = []
+        self._before: list[Callable[[], None]] = []
         self._in_work_bytes: dict[int, int] = {}
         self._outcomes: deque[tuple[int, Record]] = deque()
         # They say what other files are, so they have their outcome last.
@@ -173,8 +175,8 @@ class _Run:
         self._summary.planned = self.planner.files
         self._watcher.start(self.planner.files, self.planner.bytes_total)
         self._begun = True
-        for tell, record in self._before:
-            tell(record)
+        for tell in self._before:
+            tell()
         self._before.clear()
 
     def _step(self) -> bool:
@@ -250,17 +252,17 @@ class _Run:
         self._summary.add(record)
         self._tell(self._watcher.done, record)
 
-    def _earlier(self, record: Record) -> None:
-        self._summary.add(record)
+    def _earlier(self, outcome: Earlier) -> None:
+        self._summary.add(outcome)
         self._summary.earlier_files += 1
-        self._tell(self._watcher.earlier, record)
+        self._tell(self._watcher.earlier, outcome)
 
-    def _tell(self, tell: Callable[[Record], None], record: Record) -> None:
+    def _tell[T](self, tell: Callable[[T], None], outcome: T) -> None:
         """Tell of an outcome, but of none before the watcher knows that the job begins."""
         if self._begun:
-            tell(record)
+            tell(outcome)
         else:
-            self._before.append((tell, record))
+            self._before.append(partial(tell, outcome))
 
 
 def _free_bytes(folder: Path) -> int:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpuenc.archive.earlier import COLUMNS, NO_OUTCOME, Earlier, columns_of
 from gpuenc.archive.pool import Task
 from gpuenc.archive.report import Record, read_records, record_of
 from gpuenc.archive.scan import JOURNALS, Item
@@ -28,34 +28,33 @@ def place_of(destination: Path, name: str = "journal") -> Path:
     return destination / JOURNALS / f"{name}.sqlite"
 
 
-_FORMAT = 1
+_FORMAT = 2
 _PLANNED, _BEGUN, _DONE, _UNSEEN = range(4)
 # Its process may have ended after the output had its name.
 _PERHAPS_MADE = ("worker-crashed", "worker-hung")
+_OUTCOME, _SET_OUTCOME = ", ".join(COLUMNS), ", ".join(f"{name} = ?" for name in COLUMNS)
 _SCHEMA = (
     "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    """
+    f"""
 CREATE TABLE files (
     number INTEGER PRIMARY KEY,
     place BLOB UNIQUE,              -- the output's path; none for what has no place of its own
     source BLOB NOT NULL,
     size_bytes INTEGER NOT NULL,
-    state INTEGER NOT NULL,         -- 0 planned, 1 begun, 2 done, 3 of an earlier run and not found again
+    state INTEGER NOT NULL,         -- 0 planned, 1 begun, 2 done, 3 planned by an earlier run and not found again
     ours INTEGER NOT NULL,          -- what has the output's name was made, or may have been, by this job
-    record TEXT                     -- the outcome, as in the report
+    {", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())}
 )""",
+    # Found at once, however many are done.
     "CREATE INDEX planned ON files (number) WHERE state = 0",
+    "CREATE INDEX begun ON files (number) WHERE state = 1",
 )
+# What this run has found again of the files of earlier ones. To write that into their rows would be to write every page
+# of the journal of a finished job once more.
+_FOUND = "CREATE TEMP TABLE found (number INTEGER PRIMARY KEY)"
 
 
-@dataclass(frozen=True, slots=True)
-class Earlier:
-    """What an earlier run of the job knows of an output: its number, its source, whether it is ours, its outcome."""
-
-    number: int
-    source: str
-    ours: bool
-    record: Record | None
+_FIND = "INSERT OR IGNORE INTO found VALUES (?)"
 
 
 class Journal:
@@ -87,6 +86,7 @@ class Journal:
 
     def __init__(self, path: Path | None, about: Mapping[str, str], *, resume: bool = False) -> None:
         self._path = path
+        self._last_earlier = 0
         self.resumed, self.interrupted = False, list[tuple[str, str]]()
         try:
             if path is None:
@@ -130,40 +130,41 @@ class Journal:
             return {}
         marks = ",".join("?" * len(places))
         rows = self._db.execute(
-            f"SELECT number, place, source, ours, record FROM files WHERE place IN ({marks})",
+            f"SELECT place, number, source, ours, {_OUTCOME} FROM files WHERE place IN ({marks})",
             [os.fsencode(place) for place in places],
         )
         return {
-            os.fsdecode(place): Earlier(number, os.fsdecode(source), bool(ours), record_of(record) if record else None)
-            for number, place, source, ours, record in rows
+            os.fsdecode(place): Earlier(number, os.fsdecode(source), *rest) for place, number, source, *rest in rows
         }
 
     def plan(self, items: Iterable[tuple[Item, int]]) -> list[Item]:
         """Write files down as planned, with the sizes of their sources; return those whose place is taken already."""
         taken = []
         for item, size_bytes in items:
-            values = (os.fsencode(item.destination), os.fsencode(item.source), size_bytes, _PLANNED)
+            values = (os.fsencode(item.place), os.fsencode(item.source_path), size_bytes, _PLANNED)
             if self._db.execute(
                 "INSERT OR IGNORE INTO files (place, source, size_bytes, state, ours) VALUES (?, ?, ?, ?, 0)", values
             ).rowcount:
                 continue
             place, *rest = values
-            again = (
-                "UPDATE files SET source = ?, size_bytes = ?, state = ?, record = NULL WHERE place = ? AND state = ?"
-            )
-            if not self._db.execute(again, (*rest, place, _UNSEEN)).rowcount:
+            (number,) = self._db.execute("SELECT number FROM files WHERE place = ?", (place,)).fetchone()
+            # Twice in this run, or in an earlier one?
+            if number > self._last_earlier or not self._db.execute(_FIND, (number,)).rowcount:
                 taken.append(item)
+                continue
+            again = f"UPDATE files SET source = ?, size_bytes = ?, state = ?, {NO_OUTCOME} WHERE number = ?"
+            self._db.execute(again, (*rest, number))
         return taken
 
     def keep(self, numbers: Iterable[int]) -> None:
         """Take the outcomes of an earlier run as this one's."""
-        self._db.executemany(f"UPDATE files SET state = {_DONE} WHERE number = ?", ((number,) for number in numbers))
+        self._db.executemany(_FIND, ((number,) for number in numbers))
 
     def settle(self, item: Item, record: Record) -> None:
         """Write down the outcome of what needs no work."""
         self._db.execute(
-            f"INSERT INTO files (place, source, size_bytes, state, ours, record) VALUES (NULL, ?, 0, {_DONE}, 0, ?)",
-            (os.fsencode(item.source), record.as_json()),
+            f"INSERT INTO files (source, size_bytes, state, ours, record) VALUES (?, 0, {_DONE}, 0, ?)",
+            (os.fsencode(item.source_path), record.as_json()),
         )
 
     def next(self, count: int, most_bytes: float = math.inf) -> list[Task]:
@@ -179,16 +180,17 @@ class Journal:
         if rows:
             self.commit()
         return [
-            Task(number, Item(Path(os.fsdecode(source)), Path(os.fsdecode(place)), replaces=bool(ours)), size_bytes)
+            Task(number, Item(os.fsdecode(source), os.fsdecode(place), replaces=bool(ours)), size_bytes)
             for number, place, source, size_bytes, ours in rows
         ]
 
     def done(self, number: int, record: Record) -> None:
         """Write down an outcome; durable with the next `commit`."""
+        made = record.status in ("encoded", "copied") or record.reason in _PERHAPS_MADE
         self._db.execute(
             # Where it failed, what was there before it is there still.
-            f"UPDATE files SET state = {_DONE}, ours = ours OR ?, record = ? WHERE number = ?",
-            (record.status in ("encoded", "copied") or record.reason in _PERHAPS_MADE, record.as_json(), number),
+            f"UPDATE files SET state = {_DONE}, ours = ours OR ?, {_SET_OUTCOME} WHERE number = ?",
+            (made, *columns_of(record), number),
         )
 
     def without_outcome(self, count: int) -> list[str]:
@@ -229,12 +231,14 @@ class Journal:
         self.commit()
 
     def _forget(self) -> None:
-        """Take every file for unseen until the sources have been walked again."""
+        """Begin nothing of what an earlier run has planned until the sources have been walked again."""
         rows = self._db.execute(f"SELECT source, place FROM files WHERE state = {_BEGUN}")
         self.interrupted = [(os.fsdecode(source), os.fsdecode(place)) for source, place in rows]
         self._db.execute(f"UPDATE files SET ours = 1 WHERE state = {_BEGUN}")
+        self._db.execute(f"UPDATE files SET state = {_UNSEEN} WHERE state = {_PLANNED}")
+        self._db.execute(f"UPDATE files SET state = {_UNSEEN} WHERE state = {_BEGUN}")
         self._db.execute("DELETE FROM files WHERE place IS NULL")
-        self._db.execute(f"UPDATE files SET state = {_UNSEEN}")
+        self._last_earlier = self._db.execute("SELECT coalesce(max(number), 0) FROM files").fetchone()[0]
 
     def _compare(self, about: Mapping[str, str]) -> None:
         before = dict(self._db.execute("SELECT name, value FROM about"))
@@ -288,6 +292,7 @@ def _open(name: str) -> sqlite3.Connection:
     db = sqlite3.connect(name, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
+    db.execute(_FOUND)
     db.execute("BEGIN")
     return db
 

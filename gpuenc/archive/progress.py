@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress, TaskID
 
+    from gpuenc.archive.earlier import Earlier
     from gpuenc.archive.merge import Merge
     from gpuenc.archive.report import Record, ReportFile, Summary
 
@@ -85,13 +86,13 @@ class Display(Watcher):
             with contextlib.suppress(OSError):
                 self._bar[0].update(self._bar[1], total=files)
 
-    def earlier(self, record: Record) -> None:
+    def earlier(self, outcome: Earlier) -> None:
         """Count a file that an earlier run has done."""
         self._done += 1
         # What is left takes as long as what was done in this run.
-        self._bytes_total -= record.bytes_in
+        self._bytes_total -= outcome.bytes_in
         if self._report:
-            self._report.add(record)
+            self._report.add_line(outcome.line)
         self._tell(advance=1)
 
     def done(self, record: Record) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from gpuenc.archive.earlier import Earlier
+
 Status = Literal["encoded", "copied", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
@@ -133,9 +135,13 @@ class ReportFile:
 
     def add(self, record: Record) -> None:
         """Write one line and hand it to the operating system; nothing after the first failure."""
+        self.add_line(record.as_json())
+
+    def add_line(self, text: str) -> None:
+        """Write what `Record.as_json` returned once, as `add` does."""
         if self.problem:
             return
-        line = record.as_json().encode() + b"\n"
+        line = text.encode() + b"\n"
         written = 0
         try:
             while written < len(line):
@@ -176,13 +182,15 @@ class Summary:
     stopped: str = ""
     gpu_unused: str = ""
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record | Earlier) -> None:
         """Count one file."""
         self.files[record.status] += 1
         if record.reason:
             self.reasons[record.status, record.reason] += 1
-        self.plugins.update(record.plugins)
-        self.fallbacks.update(record.fallbacks)
+        for label, frames in record.plugins.items():
+            self.plugins[label] += frames
+        for what, frames in record.fallbacks.items():
+            self.fallbacks[what] += frames
         for stage, seconds in record.stage_seconds.items():
             self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
         self.frames += record.frames

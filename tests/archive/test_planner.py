@@ -44,8 +44,9 @@ class Both(Records):
         super().__init__()
         self.before = {}
 
-    def earlier(self, record):
-        self.before[Path(record.source).name] = record.status
+    def earlier(self, outcome):
+        assert outcome.source == outcome.record.source
+        self.before[Path(outcome.source).name] = outcome.status
 
     def done(self, record):
         super().done(record)
