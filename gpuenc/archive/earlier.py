@@ -54,8 +54,8 @@ class Earlier(NamedTuple):
         nothing of the output where there is none.
     status, reason, bytes_in, bytes_out, frames, pixel_bytes, verified
         As in the record; None where there is no outcome.
-    line : str or None
-        The outcome as JSON.
+    line : str
+        The outcome as JSON; None where there is none.
     """
 
     number: int

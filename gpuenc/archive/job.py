@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from gpuenc.archive.leftovers import remove_leftovers
 from gpuenc.archive.locks import only_job
 from gpuenc.archive.planner import Planner
 from gpuenc.archive.pool import QUEUED_PER_FILE
+from gpuenc.archive.publisher import Complete, Publisher
 from gpuenc.archive.report import Record, Summary
 from gpuenc.archive.scan import Item
 from gpuenc.errors import JobError
@@ -68,7 +70,7 @@ def run(
         not add up to the files found (``unreconciled``). Nothing is raised for what a file holds.
     """
     started = time.perf_counter()
-    job = job.absolute()
+    job = replace(job.absolute(), token=job.token or os.urandom(6).hex())
     summary = Summary()
     pool = _pool(job)
     with contextlib.ExitStack() as stack:
@@ -82,14 +84,15 @@ def run(
         if job.journal is not None:
             stack.enter_context(only_job(job.journal))
         try:
-            journal = stack.enter_context(Journal(job.journal, job.about(), resume=job.resume))
-            remove_leftovers((Item(source, place) for source, place in journal.interrupted), job)
+            journal = stack.enter_context(Journal(job.journal, job.about(), resume=job.resume, token=job.token))
+            remove_leftovers((Item(source, place) for source, place in journal.interrupted), job, journal.earlier_token)
             work = _Run(job, watcher, stop or threading.Event(), journal, pool, summary, items)
             try:
                 work.begin()
                 work.through()
             finally:
                 pool.close()
+                work.close()
                 summary.seconds = time.perf_counter() - started
                 watcher.finish(summary)
             if not summary.stopped:
@@ -141,6 +144,8 @@ class _Run:
         self._begun = False
         self._before: list[Callable[[], None]] = []
         self._in_work_bytes: dict[int, int] = {}
+        # Before the first output is written: what goes wrong from then on, it is told.
+        self._publisher = Publisher(job) if job.durability == "shard" and not job.dry_run else None
         self._outcomes: deque[tuple[int, Record]] = deque()
         # They say what other files are, so they have their outcome last.
         self._dicomdirs: list[tuple[int, Record]] = []
@@ -167,6 +172,11 @@ class _Run:
                 code="unreconciled",
             )
 
+    def close(self) -> None:
+        """Leave nothing of outputs that have no name."""
+        if self._publisher:
+            self._publisher.close()
+
     def begin(self) -> None:
         """Find the first files, of a small job all, and tell of them."""
         until = time.monotonic() + _PLAN_FIRST_S
@@ -189,13 +199,17 @@ class _Run:
                 self._summary.planned = self.planner.files
                 self._watcher.planned(self.planner.files, self.planner.bytes_total)
             self._hand_out()
-        over = self._summary.stopped or (self.planner.complete and not self.planner.waiting)
-        if over and not self._pool.outstanding and not self._outcomes:
+        over = bool(self._summary.stopped or (self.planner.complete and not self.planner.waiting))
+        over = over and not self._pool.outstanding
+        if over and not self._outcomes and not (self._publisher and self._publisher.outstanding):
             return True
-        idle = self.planner.complete or self._summary.stopped
+        idle = (self.planner.complete or self._summary.stopped) and not over
         self._outcomes.extend(self._pool.take(_WAIT_S if idle else 0.0))
         while self._outcomes:
-            self._done(*self._outcomes.popleft())
+            self._made(*self._outcomes.popleft())
+        if self._publisher:
+            for number, record in self._publisher.take(all_of_it=over and not self._pool.outstanding):
+                self._done(number, record)
         if time.monotonic() - self._committed_s > _COMMIT_EVERY_S:
             self._committed_s = time.monotonic()
             self._journal.commit()
@@ -230,8 +244,19 @@ class _Run:
         self._summary.stopped = why
         self._pool.stop()
 
-    def _done(self, number: int, record: Record) -> None:
+    def _made(self, number: int, record: Record) -> None:
+        """Take an outcome from the pool, and have its output named, where that is not done yet."""
         self._in_work_bytes.pop(number, None)
+        unnamed = self._pool.unnamed.pop(number, None) if self._publisher else None
+        if not unnamed or not self._publisher:
+            self._done(number, record)
+        elif record.status == "failed":
+            unnamed.remove()
+            self._done(number, record)
+        else:
+            self._publisher.add(Complete(number, record, unnamed))
+
+    def _done(self, number: int, record: Record) -> None:
         if is_held(record):
             self._dicomdirs.append((number, record))
             return

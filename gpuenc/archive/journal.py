@@ -64,6 +64,8 @@ class Journal:
     ----------
     resumed : bool
         It goes on with an earlier run.
+    earlier_token : str
+        The token of that run.
     interrupted : list of tuple of str
         Source and output of the files that that run had in work, which may have left temporary files.
 
@@ -75,6 +77,8 @@ class Journal:
         What must be the same when the job is resumed.
     resume : bool
         Go on with the job that is there; otherwise a finished one is replaced.
+    token : str
+        Of this run: see `Job.token`.
 
     Raises
     ------
@@ -84,8 +88,8 @@ class Journal:
         ``journal-missing``: there is nothing to resume.
     """
 
-    def __init__(self, path: Path | None, about: Mapping[str, str], *, resume: bool = False) -> None:
-        self._path = path
+    def __init__(self, path: Path | None, about: Mapping[str, str], *, resume: bool = False, token: str = "") -> None:
+        self._path, self._token, self.earlier_token = path, token, ""
         self._last_earlier = 0
         self.resumed, self.interrupted = False, list[tuple[str, str]]()
         try:
@@ -227,7 +231,8 @@ class Journal:
         # With what it is about in one transaction: there is a whole journal or none.
         for statement in _SCHEMA:
             self._db.execute(statement)
-        self._db.executemany("INSERT INTO about VALUES (?, ?)", [("format", str(_FORMAT)), *about.items()])
+        known = [("format", str(_FORMAT)), ("token", self._token), *about.items()]
+        self._db.executemany("INSERT INTO about VALUES (?, ?)", known)
         self.commit()
 
     def _forget(self) -> None:
@@ -249,6 +254,8 @@ class Journal:
                 raise JobError(
                     f"the job to resume was asked for {name} {before.get(name)}, not {value}", code="journal-differs"
                 )
+        self.earlier_token = before.get("token", "")
+        self._db.execute("UPDATE about SET value = ? WHERE name = 'token'", (self._token,))
         self._db.execute("DELETE FROM about WHERE name = 'finished'")
 
 

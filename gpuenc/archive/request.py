@@ -60,14 +60,17 @@ class Job:
         Where to write down what was done; see `archive/journal.py`.
     resume : bool
         Go on with the job that the journal tells of.
-    durability : {'file', 'none'}
-        Whether each output is on the disk before it counts as done.
+    durability : {'file', 'shard', 'none'}
+        What is on the disk before an output counts as done: itself; a whole group of outputs, of which none has its
+        name before; or nothing.
     reserve_bytes : int
         End the job before less than this is left in the destination.
     in_place : bool
         Outputs replace their sources; `destination` is where the journal lies.
     backup : Path, optional
         Where replaced sources are kept.
+    token : str
+        Twelve hexadecimal digits of the run, which its temporary files have in their names.
     """
 
     sources: tuple[Path, ...]
@@ -95,6 +98,7 @@ class Job:
     reserve_bytes: int = 0
     in_place: bool = False
     backup: Path | None = None
+    token: str = field(default="", compare=False)
 
     def absolute(self) -> Self:
         """Return the same job with paths that mean the same wherever it is resumed."""

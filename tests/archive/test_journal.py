@@ -239,6 +239,7 @@ def test_a_journal_is_whole_or_not_there(path, monkeypatch):
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("BEGIN")
         journal = Journal.__new__(Journal)
+        journal._token = "0123456789ab"
 
         class Mortal:
             left = most
@@ -264,7 +265,7 @@ def test_a_journal_is_whole_or_not_there(path, monkeypatch):
         tables = {name for (name,) in look.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         assert tables in (set(), {"about", "files"})
         if tables:
-            assert dict(look.execute("SELECT name, value FROM about")).keys() == {"format", *ABOUT}
+            assert dict(look.execute("SELECT name, value FROM about")).keys() == {"format", "token", *ABOUT}
         look.close()
     assert ended
 
