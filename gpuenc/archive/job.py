@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from gpuenc.archive.directories import brought_up_to_date, is_held
 from gpuenc.archive.journal import Journal
 from gpuenc.archive.leftovers import remove_leftovers
-from gpuenc.archive.locks import only_job
+from gpuenc.archive.locks import only_in_place, only_job
 from gpuenc.archive.planner import Planner
 from gpuenc.archive.pool import QUEUED_PER_FILE
 from gpuenc.archive.publisher import Complete, Publisher
 from gpuenc.archive.report import Record, Summary
 from gpuenc.archive.scan import Item
+from gpuenc.archive.shares import is_share
 from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
@@ -82,7 +83,10 @@ def run(
             raise JobError(f"there is no job to resume: {job.journal} is missing", code="journal-missing")
         _demand_destination(job)
         if job.journal is not None:
-            stack.enter_context(only_job(job.journal))
+            stack.enter_context(only_job(job.journal, job.manifest))
+        if job.in_place and not job.dry_run:
+            shared = job.journal is not None and is_share(job.journal)
+            stack.enter_context(only_in_place(job.sources, shared=shared))
         try:
             journal = stack.enter_context(Journal(job.journal, job.about(), resume=job.resume, token=job.token))
             remove_leftovers((Item(source, place) for source, place in journal.interrupted), job, journal.earlier_token)
@@ -260,6 +264,7 @@ class _Run:
         if is_held(record):
             self._dicomdirs.append((number, record))
             return
+        record = replace(record, run=self._journal.run)
         self._journal.done(number, record)
         self._settled(record)
         if record.reason == "disk-full" and not self._summary.stopped:
@@ -269,7 +274,7 @@ class _Run:
         """Bring each DICOMDIR up to what became of its files."""
         while self._dicomdirs:
             number, held = self._dicomdirs.pop()
-            record = brought_up_to_date(held, self._job)
+            record = replace(brought_up_to_date(held, self._job), run=self._journal.run)
             self._journal.done(number, record)
             self._settled(record)
 

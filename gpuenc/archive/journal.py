@@ -66,6 +66,8 @@ class Journal:
         It goes on with an earlier run.
     earlier_token : str
         The token of that run.
+    run : str
+        Which run of which job this is: see `Record.run`.
     interrupted : list of tuple of str
         Source and output of the files that that run had in work, which may have left temporary files.
 
@@ -90,6 +92,7 @@ class Journal:
 
     def __init__(self, path: Path | None, about: Mapping[str, str], *, resume: bool = False, token: str = "") -> None:
         self._path, self._token, self.earlier_token = path, token, ""
+        self.run = f"{os.urandom(6).hex()}-1"
         self._last_earlier = 0
         self.resumed, self.interrupted = False, list[tuple[str, str]]()
         try:
@@ -102,7 +105,7 @@ class Journal:
                 raise JobError(f"there is no job to resume: {path} is missing", code="journal-missing")
             if not resume:
                 if there:
-                    _demand_finished(path)
+                    self.run = _run_after(_demand_finished(path)) or self.run
                 _remove(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = _open(os.fspath(path))
@@ -231,7 +234,7 @@ class Journal:
         # With what it is about in one transaction: there is a whole journal or none.
         for statement in _SCHEMA:
             self._db.execute(statement)
-        known = [("format", str(_FORMAT)), ("token", self._token), *about.items()]
+        known = [("format", str(_FORMAT)), ("token", self._token), ("run", self.run), *about.items()]
         self._db.executemany("INSERT INTO about VALUES (?, ?)", known)
         self.commit()
 
@@ -255,7 +258,9 @@ class Journal:
                     f"the job to resume was asked for {name} {before.get(name)}, not {value}", code="journal-differs"
                 )
         self.earlier_token = before.get("token", "")
-        self._db.execute("UPDATE about SET value = ? WHERE name = 'token'", (self._token,))
+        self.run = _run_after(before.get("run", "")) or self.run
+        known = (("token", self._token), ("run", self.run))
+        self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", known)
         self._db.execute("DELETE FROM about WHERE name = 'finished'")
 
 
@@ -319,17 +324,25 @@ def _is_begun(path: Path) -> bool:
         db.close()
 
 
-def _demand_finished(path: Path) -> None:
+def _run_after(run: str) -> str:
+    """Return the name of the run that follows one; nothing where that has none."""
+    job, _, number = run.partition("-")
+    return f"{job}-{int(number) + 1}" if number.isdecimal() else ""
+
+
+def _demand_finished(path: Path) -> str:
+    """Check that a job is finished; return its last run."""
     db = sqlite3.connect(path)
     try:
-        finished = db.execute("SELECT 1 FROM about WHERE name = 'finished'").fetchone()
+        about = dict(db.execute("SELECT name, value FROM about WHERE name IN ('finished', 'run')"))
     finally:
         db.close()
-    if not finished:
+    if "finished" not in about:
         raise JobError(
             f"an unfinished job is in {path.parent.parent}: go on with --resume, or remove {path.parent} to forget it",
             code="journal-unfinished",
         )
+    return str(about.get("run", ""))
 
 
 def _remove(path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gpuenc.archive.request import Job
 from gpuenc.archive.scan import Item, LeftOut
+from gpuenc.dicom.digests import file_digest
 from gpuenc.errors import GpuencError, JobError
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
@@ -167,6 +168,13 @@ class Manifest:
                         yield from (self._item(*entry) for entry in files)
                 except (ValueError, KeyError, TypeError):
                     raise JobError(f"line {number + 2} of {self.path} is wrong", code="manifest-wrong") from None
+
+    def digest(self) -> str:
+        """Return XXH3-128 of the file: which manifest it is, whatever it is called."""
+        try:
+            return file_digest(self.path)
+        except OSError as error:
+            raise JobError(f"{self.path} cannot be read: {error.strerror}", code="manifest-wrong") from None
 
     def sources(self) -> Iterator[str]:
         """Yield the path of every file."""

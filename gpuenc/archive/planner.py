@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.report import Record
-from gpuenc.archive.scan import LeftOut, scan
+from gpuenc.archive.scan import COLLISION, LeftOut, scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -86,28 +86,30 @@ class Planner:
         taken = self._journal.plan(planned)
         self.waiting += len(planned) - len(taken)
         for item in taken:
-            message = "another source has the same place in the destination"
-            record = Record(item.source_path, "failed", reason="destination-collision", message=message)
+            record = Record(
+                item.source_path, "failed", reason=COLLISION.code, message=COLLISION.message, run=self._journal.run
+            )
             self._journal.settle(item, record)
             self._settled(record)
 
     def _refused(self, item: Item, before: Earlier | None) -> Record | None:
         """Return the outcome of what needs no work."""
-        source = item.source_path
+        source, run = item.source_path, self._journal.run
         if item.left_out:
             left = item.left_out
-            return Record(source, left.status, reason=left.code, message=left.message)
+            return Record(source, left.status, reason=left.code, message=left.message, run=run)
         if self._job.in_place:
             return None
         if item.place not in self._inside:
             message = "its place is that of the journal, or a symbolic link leads from there out of the destination"
-            return Record(source, "failed", reason="destination-unwritable", message=message)
+            return Record(source, "failed", reason="destination-unwritable", message=message, run=run)
         if os.path.lexists(item.place):
             if self._job.overwrite and item.place in self._own:
                 message = "its place in the destination is that of a source, and sources are never changed"
-                return Record(source, "failed", reason="destination-is-source", message=message)
+                return Record(source, "failed", reason="destination-is-source", message=message, run=run)
             if not self._job.overwrite and not (before and before.ours):
-                return Record(source, "skipped", reason="destination-exists", message="the destination exists")
+                message = "the destination exists"
+                return Record(source, "skipped", reason="destination-exists", message=message, run=run)
         return None
 
 

@@ -68,6 +68,9 @@ class Record:
         XXH3-128 of the two files, 32 hexadecimal digits.
     source_mtime_ns, output_mtime_ns : int
         When the two files were last modified; nanoseconds since 1970-01-01 UTC.
+    run : str
+        In which run of which job: the job's name, a hyphen, and the run's number, counted from 1. It says what came
+        later where a clock does not.
     """
 
     source: str
@@ -94,6 +97,7 @@ class Record:
     output_digest: str = ""
     source_mtime_ns: int = 0
     output_mtime_ns: int = 0
+    run: str = ""
 
     def as_json(self) -> str:
         """Return the record as one line of JSON.

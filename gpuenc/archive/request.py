@@ -69,6 +69,8 @@ class Job:
         Outputs replace their sources; `destination` is where the journal lies.
     backup : Path, optional
         Where replaced sources are kept.
+    manifest : str
+        Digest of the manifest that the files come from, if they do.
     token : str
         Twelve hexadecimal digits of the run, which its temporary files have in their names.
     """
@@ -98,6 +100,7 @@ class Job:
     reserve_bytes: int = 0
     in_place: bool = False
     backup: Path | None = None
+    manifest: str = ""
     token: str = field(default="", compare=False)
 
     def absolute(self) -> Self:
@@ -123,7 +126,7 @@ class Job:
             "--out-of-range": "whole-cells" if self.whole_cells else "keep",
             "--extended-offsets": str(self.extended_offsets),
             "--in-place": str(self.in_place),
-        }
+        } | ({"--manifest": self.manifest} if self.manifest else {})
         # Paths may hold bytes that are no text.
         return {name: value.encode("utf-8", "backslashreplace").decode() for name, value in found.items()}
 

@@ -78,6 +78,7 @@ _NOT_FOLLOWED = LeftOut(
 )
 _DANGLING = LeftOut("failed", "unreadable-source", "a symbolic link to nothing")
 _NO_FILE = LeftOut("skipped", "not-a-file", "neither a file nor a folder")
+COLLISION = LeftOut("failed", "destination-collision", "another source has the same place in the destination")
 _UNFINISHED = LeftOut("skipped", "unfinished-output", "an output that was never completed")
 
 

@@ -121,7 +121,7 @@ def transcode(
         )
         job = with_resources(job, jobs=jobs, workers=workers, memory=memory, reserve=reserve)
         demand_job(job)
-        _end(_run(job, items, stop, metrics), may_be_empty=bool(shard))
+        _end(_run(job, items, stop, metrics), job, may_be_empty=bool(shard))
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:
@@ -138,9 +138,10 @@ def _share_of(path: Path, shard: str) -> tuple[Job, Iterable[Item], str]:
     try:
         share = Share.of(shard) if shard else Share()
         manifest = Manifest(path)
+        job = replace(manifest.job, manifest=manifest.digest())
     except GpuencError as error:
         give_up(str(error), Exit.USAGE)
-    return manifest.job, manifest.items(share), share.name
+    return job, manifest.items(share), share.name
 
 
 def _run(job: Job, items: Iterable[Item] | None, stop: threading.Event, metrics: str) -> Summary:
@@ -165,9 +166,12 @@ def _run(job: Job, items: Iterable[Item] | None, stop: threading.Event, metrics:
     return summary
 
 
-def _end(summary: Summary, *, may_be_empty: bool) -> NoReturn:
+def _end(summary: Summary, job: Job, *, may_be_empty: bool) -> NoReturn:
     if summary.stopped == "disk-full":
-        give_up("there is no room left: make some, then go on with --resume", Exit.ENVIRONMENT)
+        # A job that had no room for its first file has left no journal.
+        begun = job.journal is not None and job.journal.exists()
+        how = "go on with --resume" if begun else "begin again"
+        give_up(f"there is no room left: make some, then {how}", Exit.ENVIRONMENT)
     if summary.stopped:
         raise typer.Exit(Exit.INTERRUPTED)
     # Of more machines than shards, some have nothing to do.
