@@ -98,6 +98,8 @@ def run(
                 pool.close()
                 work.close()
                 summary.seconds = time.perf_counter() - started
+                with contextlib.suppress(sqlite3.Error):
+                    summary.resumable = job.journal is not None and journal.begun
                 watcher.finish(summary)
             if not summary.stopped:
                 journal.finish()

@@ -200,6 +200,11 @@ class Journal:
             (made, *columns_of(record), number),
         )
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was ever begun, so that there is something to go on with."""
+        return bool(self._db.execute(f"SELECT 1 FROM files WHERE state != {_PLANNED} LIMIT 1").fetchone())
+
     def without_outcome(self, count: int) -> list[str]:
         """Return up to `count` sources that were planned and have no outcome."""
         rows = self._db.execute(
@@ -221,7 +226,7 @@ class Journal:
         """Write down what there is, and close; a journal in which nothing was ever begun is no journal."""
         begun = True
         try:
-            begun = bool(self._db.execute(f"SELECT 1 FROM files WHERE state != {_PLANNED} LIMIT 1").fetchone())
+            begun = self.begun
             self._db.execute("COMMIT")
         except sqlite3.Error:
             pass  # it stays as it was; a job that goes on with it does again what was not written down

@@ -130,7 +130,8 @@ class Display(Watcher):
             left = summary.planned - summary.done
             self._show(
                 self._errors,
-                f"interrupted: {left} of {counted(summary.planned, 'file')} have no outcome; go on with --resume",
+                f"interrupted: {left} of {counted(summary.planned, 'file')} have no outcome"
+                + ("; go on with --resume" if summary.resumable else ""),
             )
 
     def _tell(self, advance: int = 0) -> None:

@@ -168,6 +168,8 @@ class Summary:
         Why it ended early: ``"interrupted"`` or ``"disk-full"``.
     gpu_unused : str
         Why no GPU was used although one could be, in a sentence.
+    resumable : bool
+        It can be gone on with.
     """
 
     files: Counter[str] = field(default_factory=Counter)
@@ -185,6 +187,7 @@ class Summary:
     earlier_files: int = 0
     stopped: str = ""
     gpu_unused: str = ""
+    resumable: bool = False
 
     def add(self, record: Record | Earlier) -> None:
         """Count one file."""

@@ -121,7 +121,7 @@ def transcode(
         )
         job = with_resources(job, jobs=jobs, workers=workers, memory=memory, reserve=reserve)
         demand_job(job)
-        _end(_run(job, items, stop, metrics), job, may_be_empty=bool(shard))
+        _end(_run(job, items, stop, metrics), may_be_empty=bool(shard))
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:
@@ -166,11 +166,10 @@ def _run(job: Job, items: Iterable[Item] | None, stop: threading.Event, metrics:
     return summary
 
 
-def _end(summary: Summary, job: Job, *, may_be_empty: bool) -> NoReturn:
+def _end(summary: Summary, *, may_be_empty: bool) -> NoReturn:
     if summary.stopped == "disk-full":
         # A job that had no room for its first file has left no journal.
-        begun = job.journal is not None and job.journal.exists()
-        how = "go on with --resume" if begun else "begin again"
+        how = "go on with --resume" if summary.resumable else "begin again"
         give_up(f"there is no room left: make some, then {how}", Exit.ENVIRONMENT)
     if summary.stopped:
         raise typer.Exit(Exit.INTERRUPTED)
