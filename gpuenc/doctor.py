@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from gpuenc import measured
 from gpuenc._version import __version__
 from gpuenc.cuda.nvcodec import why_unavailable
 from gpuenc.cuda.probe import device_count, kernels, probe
@@ -47,6 +48,12 @@ def findings() -> Iterator[tuple[str, str]]:
         if count:
             answer = kernels(device)
             yield f"kernels on GPU {device}", answer.reason or answer.detail
+    known = measured.findings()
+    for one in known:
+        yield "measured", str(one)
+    if not known:
+        why = "run `gpuenc bench`, for --device fastest to know" if count else "there is no GPU whose rate could differ"
+        yield "measured", f"nothing on this machine: {why}"
     encoders = all_encoders().values()
     able = sum(encoder.is_available for encoder in encoders)
     yield "transfer syntaxes", f"{able} of {len(encoders)} can be encoded; see `gpuenc syntaxes`"

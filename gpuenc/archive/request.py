@@ -29,7 +29,7 @@ class Job:
         What frames become.
     plugin : str
         Label of the only plug-in to use; empty for all.
-    device : {'auto', 'cpu', 'gpu'} or int
+    device : {'auto', 'fastest', 'cpu', 'gpu'} or int
         As for `Encoder.encode`.
     device_memory_bytes : int, optional
         As for `Encoder.encode`.

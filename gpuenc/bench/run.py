@@ -152,16 +152,13 @@ def noise(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Write the results and their charts; return the paths, the JSON's first."""
+    """Write the results and, where there is matplotlib, their charts; return the paths, the JSON's first."""
     folder.mkdir(parents=True, exist_ok=True)
     quick = "-quick" if results["settings"]["quick"] else ""
     stem = f"{results['measured_at'][:10]}-{machine.slug(results['machine'])}{quick}"
     paths = [folder / f"{stem}.json"]
     paths[0].write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    for name, svg in charts.all_of(results).items():
-        paths.append(folder / f"{stem}-{name}.svg")
-        paths[-1].write_text(svg, encoding="utf-8")
-    return paths
+    return paths + (charts.save(results, folder, stem) if charts.available() else [])
 
 
 def _expected(asked: Request) -> int:

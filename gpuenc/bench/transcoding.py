@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from gpuenc.archive.job import run
@@ -63,6 +64,7 @@ def by_plugin(
     """Return the rate of a job over files for each plug-in, in threads of this process, every sample verified."""
     rows: list[dict[str, Any]] = []
     contenders: list[Contender] = []
+    stages: dict[str, list[dict[str, float]]] = {}
     about = {"case": of.case.name, "syntax": target.syntax.name}
     for label, plugin in plugins:
         if isinstance(plugin, str):
@@ -70,9 +72,26 @@ def by_plugin(
         elif settings.out_of_time:
             rows.append(about | {"plugin": label, "status": "absent", "why": "no time was left"})
         else:
-            contenders.append(_contender(of, target, label, 0, settings, label))
+            kept = stages.setdefault(label, [])
+            contenders.append(_contender(of, target, label, 0, settings, label, stages=kept))
     interleave(contenders, settings.rounds)
-    return rows + [about | {"plugin": one.name} | _figures(of, one) for one in contenders]
+    for one in contenders:
+        row = about | {"plugin": one.name} | _figures(of, one)
+        if one.seconds:
+            rounds = stages[one.name][-len(one.seconds) :]
+            names = dict.fromkeys(name for each in rounds for name in each)
+            row["stage_ms"] = {name: median(each.get(name, 0.0) for each in rounds) for name in names}
+        rows.append(row)
+    return rows
+
+
+def _stages(records: Sequence[Record]) -> dict[str, float]:
+    """Return the milliseconds that a file's thread spends in each stage, of one round."""
+    spent: dict[str, float] = {}
+    for record in records:
+        for stage, seconds in record.stage_seconds.items():
+            spent[stage] = spent.get(stage, 0.0) + 1e3 * seconds / len(records)
+    return spent
 
 
 def by_workers(of: Study, target: Target, settings: Settings) -> list[dict[str, Any]]:
@@ -91,7 +110,15 @@ def by_workers(of: Study, target: Target, settings: Settings) -> list[dict[str, 
 
 
 def _contender(
-    of: Study, target: Target, label: str, workers: int, settings: Settings, name: str, *, jobs: int | None = None
+    of: Study,
+    target: Target,
+    label: str,
+    workers: int,
+    settings: Settings,
+    name: str,
+    *,
+    jobs: int | None = None,
+    stages: list[dict[str, float]] | None = None,
 ) -> Contender:
     def work() -> list[Record]:
         watcher = _Records()
@@ -120,6 +147,8 @@ def _contender(
                 raise EncodeFailed(f"frames were encoded by {', '.join(record.plugins)}")
         if len(records) != len(of.paths):
             raise EncodeFailed(f"{len(records)} of {len(of.paths)} files have an outcome")
+        if stages is not None:
+            stages.append(_stages(records))
         shutil.rmtree(of.out / (name or "auto"), ignore_errors=True)
 
     return Contender(name, work, check, float(len(of.paths)))

@@ -40,8 +40,8 @@ WhichDevice = Annotated[
     str,
     typer.Option(
         "--device",
-        metavar="[auto|gpu|cpu|INDEX]",
-        help="Where to encode: all GPUs if there are any, else the CPU; or one.",
+        metavar="[auto|fastest|gpu|cpu|INDEX]",
+        help="Where to encode: all GPUs if there are any, else the CPU; what `gpuenc bench` found faster; or one.",
     ),
 ]
 DeviceMemory = Annotated[
