@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from benchmarks import bare
 from benchmarks.peers import Peer, package_version, peers_of, ready, why_no_gpu_tools
@@ -47,18 +48,50 @@ def processes(count: int | None = None) -> Iterator[Executor]:
         yield pool
 
 
-def verdict(case: Case, frames: Sequence[Frame], out: Path, name: str) -> dict[str, Any]:
-    """Return what a peer's files are: labelled right, lossless, of how many bits, how large."""
+def verdict(
+    case: Case, frames: Sequence[Frame], out: Path, name: str, known: set[tuple[int, bytes]] | None = None
+) -> dict[str, Any]:
+    """Return what a peer's files are: labelled right, lossless, of how many bits, how large.
+
+    Parameters
+    ----------
+    case : Case
+        What was compressed.
+    frames : sequence of Frame
+        Of it, in the order of the files' names.
+    out : Path
+        Folder of the files.
+    name : str
+        The transfer syntax that was asked for.
+    known : set, optional
+        Numbers of frames with digests of codestreams that were found right: these are not decoded again.
+    """
     seen = _nothing_wrong()
-    rest = iter(frames)
+    rest = iter(enumerate(frames))
     for path in sorted(out.rglob("*.dcm")):
         with DicomFile(path) as file:
             seen["label"] &= file.syntax == find(name).uid
-            for frame in file.frames():
-                _compare(next(rest), frame, seen)
+            for made in file.frames():
+                number, source = next(rest, (len(frames), None))
+                if source is None:
+                    return seen | {"lossless": False, "wrong": "there are more frames than there were"}
+                _seen_before(number, source, made, seen, known)
     if next(rest, None) is not None:
         seen |= {"lossless": False, "wrong": "frames are missing"}
     return seen
+
+
+def _seen_before(
+    number: int, source: Frame, made: Frame, seen: dict[str, Any], known: set[tuple[int, bytes]] | None
+) -> None:
+    """Compare a frame, unless this codestream of it was found right."""
+    key = (number, xxhash.xxh3_128_digest(made.pixels.codestream)) if isinstance(made.pixels, Coded) else None
+    if known is None or key is None or key not in known:
+        _compare(source, made, seen)
+        if known is not None and key is not None and seen["lossless"] and seen["label"]:
+            known.add(key)
+    elif isinstance(made.pixels, Coded):
+        seen["codestream_bytes"] += len(made.pixels.codestream)
 
 
 def _nothing_wrong() -> dict[str, Any]:
@@ -117,6 +150,8 @@ def measure(case: Case, name: str, rounds: int, pool: Executor, most_frames: int
         row["precision_kept"] = found["precision"] in asked
         if contenders[0].seconds:
             row["gpuenc_times"] = ratio(contenders[0].rates, one.rates).as_json()
+        if contenders[1].seconds:
+            row["gpuenc_unverified_times"] = ratio(contenders[1].rates, one.rates).as_json()
         rows.append(row)
     return rows
 
