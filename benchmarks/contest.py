@@ -7,6 +7,7 @@ figures, and its row says so; gpuenc's would be void.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import shutil
 import tempfile
@@ -64,7 +65,7 @@ def verdict(
     name : str
         The transfer syntax that was asked for.
     known : set, optional
-        Numbers of frames with digests of codestreams that were found right: these are not decoded again.
+        Numbers of these frames with digests of codestreams that were found right: they are not decoded again.
     """
     seen = _nothing_wrong()
     rest = iter(enumerate(frames))
@@ -113,7 +114,9 @@ def _compare(source: Frame, made: Frame, seen: dict[str, Any]) -> None:
         seen |= {"lossless": False, "wrong": f"frame {source.ref.index}: samples differ"}
 
 
-def measure(case: Case, name: str, rounds: int, pool: Executor, most_frames: int = MOST_FRAMES) -> list[dict[str, Any]]:
+def measure(
+    case: Case, name: str, rounds: int, pool: Executor, most_frames: int = MOST_FRAMES, left_s: float = math.inf
+) -> list[dict[str, Any]]:
     """Return a row for each peer: megabytes a second, times gpuenc's, on what, its version, and what its output is."""
     frames = case.frames[:most_frames]
     few = Case(case.name, case.source, tuple(frames), case.modality, case.series)
@@ -132,7 +135,7 @@ def measure(case: Case, name: str, rounds: int, pool: Executor, most_frames: int
                 contenders.append(_contender(peer, few, paths, out, name, megabytes, verdicts))
         ceilings = list(_ceilings(few, name, megabytes, verdicts))
         contenders += [one for one in ceilings if isinstance(one, Contender)]
-        interleave(contenders, rounds)
+        interleave(contenders, rounds, left_s=left_s)
     known = {peer.name: {"version": peer.version, "on": peer.on} for peer in peers} | _ceilings_known()
     rows = [about | {"peer": peer.name, "status": "absent", "why": peer.why} for peer in peers if peer.work is None] + [
         about | one for one in ceilings if not isinstance(one, Contender)
@@ -140,7 +143,7 @@ def measure(case: Case, name: str, rounds: int, pool: Executor, most_frames: int
     for one in contenders:
         row = about | {"peer": one.name} | known[one.name]
         if one.why_void:
-            rows.append(row | {"status": "void", "why": one.why_void})
+            rows.append(row | one.without)
             continue
         found = verdicts[one.name]
         row |= {"status": "measured", "files": len(paths), "mb_s": figure(one.rates).as_json(), **found}

@@ -34,7 +34,7 @@ import numpy as np
 
 import gpuenc
 from benchmarks import bare, contest
-from benchmarks.peers import Work, compress_share, peers_of, transcode
+from benchmarks.peers import Peer, Work, compress_share, peers_of, transcode
 from gpuenc.bench import files, machine, phantoms
 from gpuenc.bench.cases import Case, frames_of
 from gpuenc.bench.measure import LEAST_ROUNDS, NOISY, Contender, figure, interleave, ratio
@@ -194,7 +194,7 @@ def against_peers(folder: Folder, rounds: int, pool: Executor, tell: Tell) -> li
             folder.contender(f"gpuenc, {on}, --verify none", transcode(name, "none", cores), name),
             folder.contender("gpuenc, threads, --verify all", transcode(name, "all"), name),
         ]
-        others = [peer for peer in peers_of(name, pool) if not peer.name.startswith("gpuenc")]
+        others = [_but_slow(peer) for peer in peers_of(name, pool) if not peer.name.startswith("gpuenc")]
         here = [folder.contender(peer.name, peer.work, name, SLOW_FILES, strict=False) for peer in others if peer.work]
         interleave([*ours, *here], rounds)
         rows += [_row(one, name) for one in (*ours, *here)]
@@ -209,6 +209,13 @@ def against_peers(folder: Folder, rounds: int, pool: Executor, tell: Tell) -> li
                 if one.seconds:
                     row |= {"best_peer": best.name, "times_best_peer": ratio(one.rates, best.rates).as_json()}
     return rows
+
+
+def _but_slow(peer: Peer) -> Peer:
+    """Return a peer; without its work where that would take minutes and is never the best."""
+    if peer.name == "pydicom compress, pydicom":
+        return replace(peer, work=None, why="RLE in plain Python: far slower than the others, see make bench")
+    return peer
 
 
 def as_command(folder: Folder, rounds: int, tell: Tell) -> dict[str, Any]:

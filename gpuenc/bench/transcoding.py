@@ -14,7 +14,7 @@ from gpuenc.archive.job import run
 from gpuenc.archive.request import Job
 from gpuenc.archive.watcher import Watcher
 from gpuenc.bench import files
-from gpuenc.bench.measure import Contender, figure, interleave, ratio
+from gpuenc.bench.measure import NO_TIME, Contender, figure, interleave, ratio
 from gpuenc.errors import EncodeFailed
 from gpuenc.plugins import usable_cores
 
@@ -70,11 +70,11 @@ def by_plugin(
         if isinstance(plugin, str):
             rows.append(about | {"plugin": label, "status": "absent", "why": plugin})
         elif settings.out_of_time:
-            rows.append(about | {"plugin": label, "status": "absent", "why": "no time was left"})
+            rows.append(about | {"plugin": label, "status": "absent", "why": NO_TIME})
         else:
             kept = stages.setdefault(label, [])
             contenders.append(_contender(of, target, label, 0, settings, label, stages=kept))
-    interleave(contenders, settings.rounds)
+    interleave(contenders, settings.rounds, left_s=settings.left_s)
     for one in contenders:
         row = about | {"plugin": one.name} | _figures(of, one)
         if one.seconds:
@@ -99,7 +99,7 @@ def by_workers(of: Study, target: Target, settings: Settings) -> list[dict[str, 
     cores = usable_cores()
     counts = sorted({1, cores, *(1 << power for power in range(1, 12) if 1 << power < cores)})
     contenders = [_contender(of, target, "", count, settings, str(count), jobs=count) for count in counts]
-    interleave(contenders, settings.rounds)
+    interleave(contenders, settings.rounds, left_s=settings.left_s)
     rows = []
     for one in contenders:
         row = {"case": of.case.name, "syntax": target.syntax.name, "workers": int(one.name)} | _figures(of, one)
@@ -156,7 +156,7 @@ def _contender(
 
 def _figures(of: Study, one: Contender) -> dict[str, Any]:
     if one.why_void:
-        return {"status": "void", "why": one.why_void}
+        return one.without
     size = sum(frame.format.frame_bytes for frame in of.case.frames) / 1e6
     return {
         "status": "measured",

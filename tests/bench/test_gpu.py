@@ -48,7 +48,9 @@ class Clock:
 
 def global_kernels():
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "kernels").glob("*.cu"))
-    made = re.findall(r"KERNEL\w*\((\w+)", text) + re.findall(r"__global__\s+void\s+(?:__\w+__\([^)]*\)\s*)?(\w+)", text)
+    made = re.findall(r"KERNEL\w*\((\w+)", text) + re.findall(
+        r"__global__\s+void\s+(?:__\w+__\([^)]*\)\s*)?(\w+)", text
+    )
     return set(made)
 
 
