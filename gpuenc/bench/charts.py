@@ -177,7 +177,8 @@ def _stages(results: Row) -> Drawn | None:
         used = dict.fromkeys(name for _, spent in bars for name in spent)
         _legend(axes, {name: _COLOURS[_STAGES[name]] for name in used})
 
-    return "Where the time goes", 1.3 + 0.36 * len(bars), draw
+    stages = {name for _, spent in bars for name in spent}
+    return "Where the time goes", 1.3 + max(0.36 * len(bars), 0.25 * len(stages)), draw
 
 
 def _workers(results: Row) -> Drawn | None:
@@ -220,7 +221,7 @@ def _peers(results: Row) -> Drawn | None:
         _bars(axes, bars, "MB/s of raw pixels; lines: lowest to highest round")
         _legend(axes, {"gpuenc": _CPU, "bare codec, no files": _COLOURS[4], "others": _COLOURS[6]})
 
-    return f"The same files by others: {rows[0]['case']}", 1.3 + 0.3 * len(bars), draw
+    return f"The same files by others: {rows[0]['case']}", 1.4 + 0.3 * len(bars), draw
 
 
 def right(row: Row) -> bool:
