@@ -124,6 +124,10 @@ def _over_nvidia(results: dict[str, Any]) -> Iterator[Any]:
     )
 
 
+def _job(name: str) -> Callable[[Any], Iterator[Any]]:
+    return lambda results: iter([results["figures"][name]] if name in results.get("figures", {}) else [])
+
+
 def _seconds(quick: bool) -> Callable[[Any], Iterator[Any]]:
     return lambda results: iter([results["seconds"]] if results["settings"]["quick"] == quick else [])
 
@@ -174,6 +178,16 @@ TARGETS: dict[str, Target] = {
         )
         for name in list(_NAMES)[1:]
     },
+    "plan": Target("Archive", "Planning", 2000, " files/s", JOBS, _job("plan_files_s")),
+    "cost-10000": Target(
+        "Archive", "Cost per file of a job of 10,000 ÷ of 100", 1.1, "", JOBS, _job("cost_10000"), most=True
+    ),
+    "cost-200000": Target(
+        "Archive", "Cost per file of a job of 200,000 ÷ of 100", 1.1, "", JOBS, _job("cost_200000"), most=True
+    ),
+    "resume": Target(
+        "Archive", "Resuming a finished job of 200,000 files", 10, " s", JOBS, _job("resume_s"), most=True
+    ),
     "quick": Target("Benchmark", "`gpuenc bench --quick`", 120, " s", BENCH, _seconds(True), most=True),
     "whole": Target("Benchmark", "`make bench`", 600, " s", BENCH, _seconds(False), most=True),
     "gpu-device": Target(
