@@ -13,6 +13,7 @@ from gpuenc import doctor, measured, registry
 from gpuenc.bench import phantoms
 from gpuenc.bench.cases import frames_of
 from gpuenc.cpu import codecs
+from gpuenc.cuda import identity
 from gpuenc.engine import encode_frames
 from gpuenc.errors import DeviceUnavailable
 from gpuenc.plugins import Plugin, in_order
@@ -161,6 +162,19 @@ def test_order_is_kept_where_nothing_was_measured():
     assert measured.ranked(HT, pair) == pair
     measured.keep(results({64: 0.5, 512: 2}, plugin="gpu"))
     assert measured.ranked(HT, pair) == [replace(pair[0], from_pixels=512**2), pair[1]]
+
+
+def test_names_of_gpus_are_the_drivers(monkeypatch):
+    class Driver:
+        def cuDeviceGetName(self, room, most, index):  # noqa: N802 - the driver's name of it
+            room.value = f"NVIDIA {index}".encode()
+            return 101 * (index == 1)
+
+    monkeypatch.setattr(identity.probe, "device_count", lambda: 2)
+    monkeypatch.setattr(identity.probe, "driver_library", Driver)
+    assert identity.device_names() == ("NVIDIA 0", "")
+    monkeypatch.setattr(identity.probe, "device_count", lambda: 0)
+    assert identity.device_names() == ()
 
 
 def test_the_encoder_asks_what_was_measured():
