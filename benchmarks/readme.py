@@ -19,6 +19,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 README, PAGE = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
 SECTION = re.compile(r"(?<=<!-- speed -->\n).*?(?=<!-- /speed -->)", re.DOTALL)
 TARGETS = re.compile(r"(?<=<!-- targets -->\n).*?(?=<!-- /targets -->)", re.DOTALL)
+FIGURES = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- /figures -->)", re.DOTALL)
 # Of README: what a reader wants to see first. The rest is in benchmarks/README.md.
 HEADLINES = ("throughput", "peers", "frame-size", "workers")
 
@@ -53,13 +54,28 @@ def table(folder: Path | None = None) -> str:
     return targets.table({form: [results for _, results in found] for form, found in committed(folder).items()})
 
 
+def figures(folder: Path | None = None) -> str:
+    """Return the figures of all pictures, of every machine: README has those of the first."""
+    text = ""
+    for path, results in committed(folder).get(targets.BENCH, ()):
+        if not results["settings"]["quick"]:
+            lines = [_about(path, results, ""), "", *_rows(results["rows"])]
+            if results.get("peers"):
+                lines += ["", *_peers(results["peers"])]
+            charts = [f"{path.stem}-{name}.svg" for name in ("cases", "stages")]
+            lines += [f"![{name}](results/{name})" for name in charts if (path.parent / name).exists()]
+            text += "\n".join(lines) + "\n"
+    return text or f"All pictures: {targets.OPEN}.\n"
+
+
 def write() -> None:
-    """Put both into their pages."""
+    """Put all of it into its pages."""
     README.write_text(SECTION.sub(lambda _: section(), README.read_text(encoding="utf-8")), encoding="utf-8")
-    PAGE.write_text(TARGETS.sub(lambda _: table(), PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    text = TARGETS.sub(lambda _: table(), PAGE.read_text(encoding="utf-8"))
+    PAGE.write_text(FIGURES.sub(lambda _: figures(), text), encoding="utf-8")
 
 
-def _about(path: Path, results: dict[str, Any]) -> str:
+def _about(path: Path, results: dict[str, Any], base: str = "benchmarks/") -> str:
     machine = results["machine"]
     gpus = ", ".join(f"{one['name']} (driver {one['driver']})" for one in machine["gpus"]) or "no GPU"
     noise = results["noise"]
@@ -68,34 +84,47 @@ def _about(path: Path, results: dict[str, Any]) -> str:
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {gpus}; {results['measured_at'][:10]}, commit "
         f"`{results['commit'] or 'unknown'}`, medians of {results['settings']['rounds']} interleaved rounds "
-        f"([all of it](benchmarks/results/{path.name})).{noisy}"
+        f"([all of it]({base}results/{path.name})).{noisy}"
     )
 
 
 def _of(path: Path, results: dict[str, Any]) -> str:
-    lines = [_about(path, results), ""]
-    lines += ["| Pictures | Syntax | Plug-in | MB/s | Spread | Verified MB/s | Ratio |", "|---" * 7 + "|"]
-    for row in results["rows"]:
-        if row["status"] == "measured":
-            verified = f"{row['verified_mb_s']['median']:.0f}" if "verified_mb_s" in row else "–"
-            lines.append(
-                f"| {row['case']} | `{row['syntax']}` | {row['plugin']} | {_rate(row['mb_s']['median'])} | "
-                f"{row['mb_s']['spread']:.0%} | {verified} | {row['ratio']:.2f} |"
-            )
-    if results.get("peers"):
-        lines += [
-            "",
-            "The same files, in and out, on the same cores, with what else there is; × is how many times as fast",
-            "gpuenc is, verifying every sample, and not verifying as the others.",
-            "",
-            "| Pictures | Syntax | By | On | MB/s | × | × | Ratio | Output |",
-            "|---" * 9 + "|",
-        ]
-        lines += [_peer(row) for row in results["peers"] if row["status"] == "measured"]
-        lines += ["", *_absent(results["peers"])]
+    """Return what README shows of a machine: the first pictures, and everyone who compressed them."""
+    first = next((row["case"] for row in results["rows"] if row["status"] == "measured"), "")
+    lines = [_about(path, results), "", *_rows([row for row in results["rows"] if row["case"] == first])]
+    peers = results.get("peers", [])
+    if peers:
+        begin = peers[0]["case"]
+        lines += ["", *_peers([row for row in peers if row["case"] == begin])]
     charts = [f"{path.stem}-{name}.svg" for name in HEADLINES]
     lines += [f"![{name}](benchmarks/results/{name})" for name in charts if (path.parent / name).exists()]
     return "\n".join(lines) + "\n"
+
+
+def _rows(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield "| Pictures | Syntax | Plug-in | MB/s | Spread | Verified MB/s | Ratio | p50 ms | p95 ms |"
+    yield "|---" * 9 + "|"
+    for row in rows:
+        if row["status"] == "measured":
+            verified = _rate(row["verified_mb_s"]["median"]) if "verified_mb_s" in row else "–"
+            yield (
+                f"| {row['case']} | `{row['syntax']}` | {row['plugin']} | {_rate(row['mb_s']['median'])} | "
+                f"{row['mb_s']['spread']:.0%} | {verified} | {row['ratio']:.2f} | {row['latency_ms']['p50']:.2f} | "
+                f"{row['latency_ms']['p95']:.2f} |"
+            )
+
+
+def _peers(rows: list[dict[str, Any]]) -> Iterator[str]:
+    measured = [row for row in rows if row["status"] == "measured"]
+    if measured:
+        yield "The same files, in and out, on the same cores, with what else there is; × is how many times as fast"
+        yield "gpuenc is, verifying every sample, and not verifying as the others."
+        yield ""
+        yield "| Pictures | Syntax | By | On | MB/s | × | × | Ratio | Output |"
+        yield "|---" * 9 + "|"
+        yield from map(_peer, measured)
+        yield ""
+    yield from _absent(rows)
 
 
 def _rate(median: float) -> str:

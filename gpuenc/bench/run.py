@@ -119,7 +119,9 @@ def run(asked: Request, tell: Callable[[str], None] = lambda line: None) -> dict
             results["ratios"] += ratios
         if first or not asked.quick:
             tell(f"{case.name}: transcode")
-            later = replace(settings, until_s=limit_s)
+            # The first case's jobs show most: they have a third of what is left, those of the others their share.
+            now, share = time.monotonic(), 3 if first else 2 * left
+            later = replace(settings, until_s=now + max(0.0, limit_s - now) / share)
             _over_files(case, targets, later, results, quick=asked.quick, scaling=first)
         first = False
     for number, chosen in enumerate(targets):

@@ -38,6 +38,9 @@ def test_the_table_of_targets_is_that_of_committed_results():
     found = readme.TARGETS.search(readme.PAGE.read_text(encoding="utf-8"))
     assert found
     assert found[0] == readme.table(), "python -m benchmarks --readme"
+    found = readme.FIGURES.search(readme.PAGE.read_text(encoding="utf-8"))
+    assert found
+    assert found[0] == readme.figures(), "python -m benchmarks --readme"
 
 
 def test_without_results_everything_is_open(tmp_path):
