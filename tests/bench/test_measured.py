@@ -166,7 +166,7 @@ def test_order_is_kept_where_nothing_was_measured():
 
 def test_names_of_gpus_are_the_drivers(monkeypatch):
     class Driver:
-        def cuDeviceGetName(self, room, most, index):  # noqa: N802 - the driver's name of it
+        def cuDeviceGetName(self, room, most, index):
             room.value = f"NVIDIA {index}".encode()
             return 101 * (index == 1)
 
