@@ -61,6 +61,8 @@ IMPURE = {
 ONLY_IN = {
     "pydicom": ("dicom", "encoder", "registry", "datasets", "drop_in", "cpu.independent", "bench.files", "bench.cases"),
     "av": ("cpu.independent",),
+    "dask": ("archive.cluster",),
+    "distributed": ("archive.cluster",),
     "micro_reader_codecs": ("cpu.independent",),
     "imagecodecs": ("cpu",),
     "cupy": ("cuda",),

@@ -57,6 +57,15 @@ WorkerCount = Annotated[
         help="Processes that share the files, by default one for every four cores; 0 for threads of this one.",
     ),
 ]
+OnACluster = Annotated[
+    str,
+    typer.Option(
+        "--cluster",
+        metavar="[ADDRESS|local[:N]]",
+        help="Share the files out to the workers of a Dask cluster, or of one that is started here; --jobs, --workers "
+        "and --memory are then what each of them gets.",
+    ),
+]
 Quality = Annotated[float | None, typer.Option("--quality", help="JPEG and JPEG XL quality, 1 to 100.")]
 Psnr = Annotated[float | None, typer.Option("--psnr", help="JPEG 2000 and HTJ2K: signal-to-noise ratio in dB.")]
 Ratio = Annotated[float | None, typer.Option("--ratio", help="JPEG 2000 and HTJ2K: compression ratio.")]
