@@ -64,6 +64,8 @@ ONLY_IN = {
     "imagecodecs": ("cpu",),
     "cupy": ("cuda",),
     "nvidia": ("cuda",),
+    "obstore": ("archive.stores",),
+    "httpx": ("archive.dicomweb",),
     "typer": ("cli",),
     "rich": ("cli", "archive"),
 }
