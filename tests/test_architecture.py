@@ -67,6 +67,8 @@ ONLY_IN = {
     "imagecodecs": ("cpu",),
     "cupy": ("cuda",),
     "nvidia": ("cuda",),
+    "obstore": ("archive.stores",),
+    "httpx": ("archive.dicomweb",),
     "typer": ("cli",),
     "matplotlib": ("bench.charts",),
     "rich": ("cli", "archive"),

@@ -12,7 +12,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from gpuenc.cli import options as given
-from gpuenc.cli.jobs import demand_job, place_of, target_of, verification_of, with_resources
+from gpuenc.cli.jobs import demand_job, output_of, place_of, target_of, verification_of, with_resources
 from gpuenc.cli.options import LossySources, OutOfRange
 from gpuenc.cli.terminal import Exit, give_up, show, stop_on_signals
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 def plan(
     sources: given.Sources = None,
     output: given.Output = None,
+    stow: given.Stow = None,
     to: given.To = "",
     manifest: given.ManifestToWrite = None,
     plugin: given.PluginLabel = "",
@@ -52,11 +53,11 @@ def plan(
         from gpuenc.archive.request import Job
         from gpuenc.errors import JobError
 
-        found = tuple(source.absolute() for source in sources or ())
+        found = tuple(sources or ())
         how_to_verify, verify_share = verification_of(verify)
         job = Job(
             sources=found,
-            destination=place_of(found, output, in_place=in_place, backup=backup, no_backup=no_backup).absolute(),
+            destination=place_of(found, output_of(output, stow), in_place=in_place, backup=backup, no_backup=no_backup),
             target=target_of(to, quality, psnr, ratio, near, lossless),
             plugin=plugin,
             verify=how_to_verify,
@@ -66,10 +67,10 @@ def plan(
             extended_offsets=extended_offsets,
             overwrite=overwrite,
             in_place=in_place,
-            backup=backup and backup.absolute(),
+            backup=backup,
             report=manifest,
             dry_run=True,
-        )
+        ).absolute()
         job = with_resources(job, jobs=jobs, workers=workers, memory=0, reserve=0)
         demand_job(job)
         with _manifest_at(manifest, job) as writer:

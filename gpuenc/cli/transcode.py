@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from gpuenc.cli import options as given
-from gpuenc.cli.jobs import demand_job, place_of, report_at, target_of, verification_of, with_resources
+from gpuenc.cli.jobs import (
+    demand_job,
+    home_of,
+    output_of,
+    place_of,
+    report_at,
+    target_of,
+    verification_of,
+    with_resources,
+)
 from gpuenc.cli.options import Durability, LossySources, OutOfRange
 from gpuenc.cli.terminal import Exit, console, errors, give_up, stop_on_signals, told
 
@@ -37,7 +46,20 @@ _EXITS = {
 
 # What a manifest has decided.
 _OF_MANIFEST = (
-    *("sources", "output", "to", "plugin", "quality", "psnr", "ratio", "near", "lossless", "verify", "lossy_sources"),
+    *(
+        "sources",
+        "output",
+        "stow",
+        "to",
+        "plugin",
+        "quality",
+        "psnr",
+        "ratio",
+        "near",
+        "lossless",
+        "verify",
+        "lossy_sources",
+    ),
     *("out_of_range", "extended_offsets", "overwrite", "in_place", "backup", "no_backup"),
 )
 
@@ -46,6 +68,8 @@ def transcode(
     context: typer.Context,
     sources: given.Sources = None,
     output: given.Output = None,
+    stow: given.Stow = None,
+    journal: given.JournalFolder = None,
     to: given.To = "",
     device: given.WhichDevice = "auto",
     device_memory: given.DeviceMemory = 0,
@@ -95,7 +119,9 @@ def transcode(
             job, items, name = (
                 Job(
                     sources=found,
-                    destination=place_of(found, output, in_place=in_place, backup=backup, no_backup=no_backup),
+                    destination=place_of(
+                        found, output_of(output, stow), in_place=in_place, backup=backup, no_backup=no_backup
+                    ),
                     target=target_of(to, quality, psnr, ratio, near, lossless),
                     plugin=plugin,
                     verify=how_to_verify,
@@ -118,7 +144,7 @@ def transcode(
             report=report,
             resume=resume,
             dry_run=dry_run,
-            journal=None if dry_run else journal_of(job.destination, name),
+            journal=None if dry_run else journal_of(home_of(job.destination, journal), name),
         )
         job = with_resources(job, jobs=jobs, workers=workers, memory=memory, reserve=reserve, cluster=cluster)
         demand_job(job)
