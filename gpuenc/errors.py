@@ -116,6 +116,7 @@ class DeviceUnavailable(GpuencError, RuntimeError):
 
 # Every code that a record, a failure or an exception can carry, and what it means. Part of the interface.
 CODES: dict[str, str] = {
+    "ambiguous-layout": "an array's shape can be read in more than one way",
     "already-encoded": "the source has the target's transfer syntax",
     "cluster-lost": "the cluster's scheduler is not there any more",
     "cluster-unavailable": "there is no such cluster, or no worker in it",

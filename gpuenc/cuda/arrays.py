@@ -80,6 +80,12 @@ class DeviceArray:
                 return None
             return _described(cupy, cast)
 
+    def interleaved(self) -> DeviceArray:
+        """Return a copy on the device of (frames, samples, rows, columns) as (frames, rows, columns, samples)."""
+        cupy, values = _waited_for(self)
+        with cupy.cuda.Device(self.device):
+            return _described(cupy, cupy.ascontiguousarray(cupy.moveaxis(values, 1, 3)))
+
     def packed(self) -> DeviceArray | None:
         """Return samples of 1 bit on the device, eight to a byte, the first least significant; None if one is not."""
         cupy, values = _waited_for(self)

@@ -90,6 +90,9 @@ class Cupy(types.ModuleType):
         self.log.append("device copy")
         return self._own(np.array(array.values, order="C"), stream=1)
 
+    def moveaxis(self, array, source, destination):
+        return array._like(np.moveaxis(array.values, source, destination))
+
     def packbits(self, array, bitorder):
         return self._own(np.packbits(array.values, bitorder=bitorder), stream=1)
 
