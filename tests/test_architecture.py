@@ -42,12 +42,12 @@ MAY_USE = {
     "datasets": FRONT,
     "drop_in": FRONT,
     "doctor": FRONT | {"cuda", "measured"},
-    "pipelines": FRONT,
+    "pipelines": FRONT | {"archive"},
     "archive": FRONT | {"gathering"},
     "bench": FRONT | {"archive", "cuda"},
     "cli": FRONT | {"archive", "bench", "doctor", "pipelines"},
     "__main__": {"cli"},
-    "__init__": {"datasets", "drop_in", "encoder", "errors", "registry"},
+    "__init__": {"datasets", "drop_in", "encoder", "errors", "pipelines", "registry"},
 }
 
 # Modules that only compute: no files, no threads, no devices.
@@ -59,7 +59,17 @@ IMPURE = {
 
 # Packages that only some rooms, or modules, may import, so that the others stay free of them.
 ONLY_IN = {
-    "pydicom": ("dicom", "encoder", "registry", "datasets", "drop_in", "cpu.independent", "bench.files", "bench.cases"),
+    "pydicom": (
+        "dicom",
+        "encoder",
+        "registry",
+        "datasets",
+        "drop_in",
+        "cpu.independent",
+        "bench.files",
+        "bench.cases",
+        "pipelines.write_dicom",
+    ),
     "av": ("cpu.independent",),
     "dask": ("archive.cluster",),
     "distributed": ("archive.cluster",),
