@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from gpuenc.dicom.scale import Scale
 
 # What describes the samples, or the file, and not what they show.
-_OF_OLD_SAMPLES = (
+_OF_OLD_SAMPLES = frozenset((
     *range(0x00280106, 0x00280112), 0x00880200, 0x00603000, 0x00287FE0, 0x00282000,
     0x00286010, 0x00082142, 0x00082143, 0x00080014, 0x01000410,
     0x00209161, 0x00209162, 0x00209163, 0x00209228, 0x00200242,
     0x4FFE0001, 0xFFFAFFFA, 0xFFFCFFFC,
-    *range(0x7FE00000, 0x7FE10000),
-)  # fmt: skip
+))  # fmt: skip
+# Pixel Data with its tables, and curves, which are retired.
+_OLD_GROUPS = frozenset((0x7FE0, *range(0x5000, 0x5100)))
 # Palettes, which enhanced grey images may have too, to be shown in colours (PS3.3 C.8.16.2.1.1).
 _PALETTE = (
     *range(0x00281101, 0x00281105), 0x00281199, *range(0x00281201, 0x00281205), *range(0x00281221, 0x00281225),
@@ -180,10 +181,7 @@ def _copied(template: Dataset) -> Dataset:
     own: dict[BaseTag, DataElement | RawDataElement] = {
         tag: template.get_item(tag)
         for tag in template.keys()  # noqa: SIM118 - iteration gives elements
-        if not tag.is_private
-        and tag.element != 0
-        and tag not in _OF_OLD_SAMPLES
-        and tag.group not in range(0x5000, 0x5100)
+        if not tag.is_private and tag.element and tag not in _OF_OLD_SAMPLES and tag.group not in _OLD_GROUPS
     }
     shallow = Dataset(own)
     implicit, little = template.original_encoding

@@ -143,12 +143,16 @@ class SampleStream:
 
     def __iter__(self) -> Generator[Sample]:
         """Yield every sample."""
-        while opened := self._open_next():
-            if opened.wanted is None:
-                yield from self._taken(opened)
-            else:
-                self._ahead = opened
-                yield from self._encoded()
+        try:
+            while opened := self._open_next():
+                if opened.wanted is None:
+                    yield from self._taken(opened)
+                else:
+                    self._ahead = opened
+                    yield from self._encoded()
+        finally:
+            if self._ahead:
+                self._ahead.source.close()
 
     def _open_next(self) -> _Opened | None:
         """Return the next file that has samples; None behind the last."""

@@ -32,7 +32,7 @@ def test_device_arrays_never_visit_the_host(machine, tmp_path, kind):
         options = {"rescale": (0.5, -1024) if kind == "floats" else "range", "resized": True}
     if kind == "planes":
         template, values = get_testdata_file("SC_rgb_rle.dcm", download=False), np.arange(3072).astype("u1")
-        values, options = values.reshape(3, 32, 32), {"layout": "CHW"}
+        values, options = values.reshape(3, 32, 32), {"layout": "CHW", "resized": True}
     gpuenc.write_dicom(template, values, HT, tmp_path / "host.dcm", **options)
     gpuenc.write_dicom(template, machine.cupy.put(values, stream=5), HT, tmp_path / "device.dcm", **options)
     assert machine.cupy.host_copies == 0
