@@ -19,7 +19,7 @@ from gpuenc.registry import chain
 from gpuenc.syntaxes import keeps_jpeg
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterator, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterator, Sequence
     from pathlib import Path
 
     from gpuenc.coding import Coding
@@ -124,6 +124,8 @@ class SampleStream:
         The first file and frame that are wanted.
     without : collection of int
         Files that are not opened.
+    stopped : callable
+        Whether to open no more of them.
     """
 
     def __init__(
@@ -133,8 +135,10 @@ class SampleStream:
         start: tuple[int, int] = (0, 0),
         *,
         without: Collection[int] = (),
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._without = without
+        self._stopped = stopped
         self._paths = paths
         self._encoding = encoding
         self._next, self._first_frame = start
@@ -159,7 +163,7 @@ class SampleStream:
         if self._ahead:
             opened, self._ahead = self._ahead, None
             return opened
-        while self._next < len(self._paths):
+        while self._next < len(self._paths) and not self._stopped():
             number, first = self._next, self._first_frame
             self._next, self._first_frame = number + 1, 0
             if number in self._without:

@@ -144,14 +144,13 @@ class _Run:
         self._prepare()
         # What is not read is no file to open.
         out = {trouble.file for trouble in self._left_out}
-        stream = SampleStream(self.summary.paths, self._job.encoding, self._start, without=out)
+        stream = SampleStream(self.summary.paths, self._job.encoding, self._start, without=out, stopped=stop.is_set)
         before = self.summary.troubles
         with ExitStack() as stack:
             samples = stack.enter_context(closing(iter(stream)))
             shard: TarShard | None = None
             for sample in samples:
                 if stop.is_set():
-                    self.summary.interrupted = True
                     break
                 if shard is not None and self._full(shard, sample):
                     self._finish(shard, (sample.file, sample.frame), [*before, *stream.troubles])
@@ -161,6 +160,7 @@ class _Run:
                     path = self._folder / _name(len(self.summary.shards))
                     shard = stack.enter_context(TarShard(path, overwrite=self._job.resume))
                 shard.add(f"{sample.file:08d}-{sample.frame:06d}", sample.members)
+            self.summary.interrupted = stop.is_set()
             if shard is not None and not self.summary.interrupted:
                 self._finish(shard, (len(self.summary.paths), 0), [*before, *stream.troubles])
         self.summary.troubles = _sorted([*before, *stream.troubles, *self._left_out])

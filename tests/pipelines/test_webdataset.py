@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 
 import gpuenc
 from gpuenc.cli import app
-from gpuenc.errors import DestinationError, JobError
+from gpuenc.errors import DestinationError, JobError, SourceError
 from gpuenc.pipelines import webdataset
-from gpuenc.pipelines.shard_sources import Encoding
+from gpuenc.pipelines.shard_sources import Encoding, SampleStream
 from gpuenc.pipelines.tar_shard import TarShard
 from gpuenc.pipelines.webdataset import ShardJob, write_shards
 from gpuenc.syntaxes import find
@@ -235,6 +235,20 @@ def test_a_job_killed_between_shard_and_journal_goes_on_too(archive, tmp_path, w
     (tmp_path / "out" / ".shard-000001.tar.0123456789ab.gpuenc-tmp").write_bytes(b"left")
     run(archive, tmp_path / "out", samples=4, resume=True)
     assert contents(tmp_path / "out") == whole
+
+
+def test_files_without_samples_are_no_reason_to_go_on(archive, tmp_path, monkeypatch):
+    stop, opened = threading.Event(), []
+
+    def open_file(self, number, first):
+        opened.append(number)
+        stop.set()
+        raise SourceError("not a DICOM file", code="not-dicom")
+
+    monkeypatch.setattr(SampleStream, "_open", open_file)
+    assert write_shards(job(archive, tmp_path / "out"), stop).interrupted
+    assert opened == [0]
+    assert not (tmp_path / "out" / "index.json").exists()
 
 
 def test_a_source_that_changed_meanwhile_is_noticed(archive, tmp_path):

@@ -7,7 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 
 import gpuenc
@@ -236,6 +236,11 @@ def test_frames_that_the_template_describes_one_by_one(out):
         gpuenc.write_dicom(template, arr[:1], HT, out, rescale="template")
     with pytest.raises(ValueError, match="Grid Frame Offset Vector has a value for each of its 15 frames"):
         gpuenc.write_dicom(valid(source("rtdose.dcm")), np.zeros((4, 10, 10), "u4"), HT, out, rescale="template")
+    [shared] = template.SharedFunctionalGroupsSequence
+    for item in template.PerFrameFunctionalGroupsSequence:
+        item.PixelValueTransformationSequence = shared.PixelValueTransformationSequence
+        item.FrameVOILUTSequence = [Dataset()]
+        item.DerivationImageSequence = [Dataset()]
     gpuenc.write_dicom(template, arr, HT, out, rescale=(2, -5), window=(1, 100))
     made = dcmread(out)
     assert np.array_equal(made.pixel_array, arr)
@@ -246,6 +251,7 @@ def test_frames_that_the_template_describes_one_by_one(out):
     for item in made.PerFrameFunctionalGroupsSequence:
         assert "PixelValueTransformationSequence" not in item
         assert "FrameVOILUTSequence" not in item
+        assert "DerivationImageSequence" not in item
     source_of = shared.DerivationImageSequence[0].SourceImageSequence[0]
     assert source_of.ReferencedSOPInstanceUID == template.SOPInstanceUID
 
@@ -271,6 +277,17 @@ def test_templates_of_any_syntax(out, name):
     assert np.array_equal(made.pixel_array, arr)
     for keyword in ("PatientID", "StudyInstanceUID", "Modality"):
         assert made.get(keyword) == ds.get(keyword)
+
+
+def test_names_in_any_characters_stay(ct, out, tmp_path):
+    ct.SpecificCharacterSet, ct.PatientName = "ISO_IR 192", "Ångström^Ærlig"
+    ct.save_as(tmp_path / "template.dcm")
+    for template in (tmp_path / "template.dcm", ct):
+        gpuenc.write_dicom(template, ct.pixel_array, HT, out, rescale="template", description="größer")
+        made = dcmread(out)
+        assert made.PatientName == "Ångström^Ærlig"
+        assert made.DerivationDescription == "größer"
+        out.unlink()
 
 
 def test_what_is_no_template(tmp_path, out):
