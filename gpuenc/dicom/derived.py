@@ -12,8 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pydicom.config import IGNORE
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRBigEndian, generate_uid
@@ -22,11 +21,11 @@ from gpuenc._version import __version__
 from gpuenc.dicom import functional_groups as groups
 from gpuenc.dicom import geometry, iods
 from gpuenc.dicom.pixels import may_be_lossy
+from gpuenc.dicom.transcribe import vr_of
 from gpuenc.errors import InvalidPixels, SourceError
 from gpuenc.frames import FrameFormat
 
 if TYPE_CHECKING:
-    from pydicom.dataelem import RawDataElement
     from pydicom.tag import BaseTag
 
     from gpuenc.dicom.scale import Scale
@@ -188,7 +187,7 @@ def _copied(template: Dataset) -> Dataset:
     shallow.set_original_encoding(implicit, little, template.original_character_set)
     try:
         made = deepcopy(shallow)
-        _drop_private(made)
+        _clean(made)
     except Exception as error:  # noqa: BLE001 - pydicom's converters raise whatever they like, and quote the value
         raise SourceError(
             f"an element of the template cannot be read ({type(error).__name__})", code="corrupt-header"
@@ -200,14 +199,26 @@ def _copied(template: Dataset) -> Dataset:
     return made
 
 
-def _drop_private(dataset: Dataset) -> None:
-    """Remove private elements, those inside sequences too, and leave all others as they were read."""
+def _clean(dataset: Dataset, signs: tuple[int, ...] = ()) -> None:
+    """Remove private elements, inside sequences too; others keep their bytes, and get a VR where they have none.
+
+    Which need not be a matter of the transfer syntax: there are files that are implicit where they say otherwise.
+    """
+    sign = dataset.get("PixelRepresentation")
+    signs = signs if sign is None else (int(sign), *signs)
     for tag in list(dataset.keys()):
+        element = dataset.get_item(tag)
         if tag.is_private:
             del dataset[tag]
-        elif (dataset.get_item(tag).VR or (dictionary_VR(tag) if dictionary_has_tag(tag) else "UN")) == "SQ":
+            continue
+        vr = element.VR
+        if isinstance(element, RawDataElement) and not vr:
+            vr = vr_of(tag, len(element.value or b""), signs).decode()
+            if vr != "SQ":
+                dataset[tag] = element._replace(VR=vr, is_implicit_VR=False)
+        if vr == "SQ":
             for item in dataset[tag].value or ():
-                _drop_private(item)
+                _clean(item, signs)
 
 
 def _frames(made: Dataset, asked: Derivation) -> None:

@@ -276,11 +276,14 @@ def _read(template: Dataset | str | os.PathLike[str]) -> Dataset:
 
 
 def _stated(template: Dataset, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return the template's own rows and columns where the array has axes of these sizes next to each other."""
+    """Return what the template tells of an array that has its rows and columns, next to each other."""
     rows, columns = template.get("Rows"), template.get("Columns")
-    if rows and columns and (rows, columns) in pairwise(shape):
-        return {"rows": rows, "columns": columns}
-    return {}
+    if not rows or not columns or (rows, columns) not in pairwise(shape):
+        return {}
+    frames, samples = int(template.get("NumberOfFrames") or 1), template.get("SamplesPerPixel")
+    if shape == (3, rows, columns) and (frames, samples) in ((3, 1), (1, 3)):
+        return {"rows": rows, "columns": columns, "number_of_frames": frames, "samples_per_pixel": samples}
+    return {"rows": rows, "columns": columns}
 
 
 def _stored(array: Any, dtype: np.dtype[Any], template: Dataset, rescale: Rescale) -> tuple[Any, Scale | None]:
@@ -326,4 +329,9 @@ def _header(made: Dataset, found: Changes, syntax: str) -> Header:
     implicit, little = made.original_encoding
     changed.set_original_encoding(implicit, little, made.original_character_set)
     apply(changed, found)
-    return header_of(changed, syntax)
+    try:
+        return header_of(changed, syntax)
+    except Exception as error:  # noqa: BLE001 - pydicom's writers raise whatever they like, and quote the value
+        raise SourceError(
+            f"an element of the template cannot be written ({type(error).__name__})", code="corrupt-header"
+        ) from None

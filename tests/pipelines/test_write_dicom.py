@@ -7,7 +7,8 @@ import subprocess
 
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, dcmread
+from pydicom.config import IGNORE
 from pydicom.data import get_testdata_file
 
 import gpuenc
@@ -288,6 +289,39 @@ def test_names_in_any_characters_stay(ct, out, tmp_path):
         assert made.PatientName == "Ångström^Ærlig"
         assert made.DerivationDescription == "größer"
         out.unlink()
+
+
+def test_a_template_tells_three_frames_from_three_colours(out):
+    rgb = np.random.default_rng(4).integers(0, 256, (3, 100, 100)).astype(np.uint8)
+    gpuenc.write_dicom(source("SC_rgb_rle.dcm"), rgb, HT, out)
+    assert np.array_equal(dcmread(out).pixel_array, np.moveaxis(rgb, 0, 2))
+    template = source("SC_rgb_rle.dcm")
+    template.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7.2"  # multi-frame grey
+    template.NumberOfFrames, template.SamplesPerPixel, template.PhotometricInterpretation = 3, 1, "MONOCHROME2"
+    gpuenc.write_dicom(template, rgb, HT, out.with_name("grey"))
+    assert np.array_equal(dcmread(out.with_name("grey")).pixel_array, rgb)
+    template.NumberOfFrames = 5
+    with pytest.raises(ValueError, match="more than one way"):
+        gpuenc.write_dicom(template, rgb, HT, out.with_name("x"))
+
+
+@pytest.mark.filterwarnings("ignore:Expected explicit VR")
+def test_a_template_that_is_not_encoded_as_it_says(out):
+    template = source("SC_rgb_jpeg.dcm")
+    arr = np.random.default_rng(5).integers(0, 256, (template.Rows, template.Columns, 3)).astype(np.uint8)
+    gpuenc.write_dicom(get_testdata_file("SC_rgb_jpeg.dcm", download=False), arr, HT, out)
+    made = dcmread(out)
+    assert np.array_equal(made.pixel_array, arr)
+    assert made.PatientID == template.PatientID
+
+
+def test_elements_that_cannot_be_written_are_no_text_in_an_error(ct, out):
+    ct.add(DataElement(0x00181150, "US", "SECRET", validation_mode=IGNORE))
+    with pytest.raises(ValueError, match="cannot be written") as caught:
+        gpuenc.write_dicom(ct, ct.pixel_array, HT, out, rescale="template")
+    assert caught.value.code == "corrupt-header"
+    assert "SECRET" not in str(caught.value)
+    assert not out.exists()
 
 
 def test_what_is_no_template(tmp_path, out):
