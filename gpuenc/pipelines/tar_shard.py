@@ -28,6 +28,8 @@ class TarShard:
         Its name to be.
     overwrite : bool
         Replace what an interrupted job left under this name.
+    token : str
+        As for `AtomicFile`.
 
     Attributes
     ----------
@@ -35,8 +37,8 @@ class TarShard:
         In it so far.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
-        self._out = AtomicFile(path, overwrite=overwrite)
+    def __init__(self, path: Path, *, overwrite: bool = False, token: str = "") -> None:
+        self._out = AtomicFile(path, overwrite=overwrite, token=token)
         self._digest = xxh3_128()
         self.samples = 0
         self.size_bytes = len(_END)

@@ -9,9 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: nothing keeps jobs apart there
+    fcntl = None  # type: ignore[assignment]
 
 from gpuenc._version import __version__
 from gpuenc.archive.scan import scan
@@ -23,7 +28,7 @@ from gpuenc.pipelines.tar_shard import TarShard
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from gpuenc.pipelines.shard_sources import Sample
@@ -115,7 +120,8 @@ def write_shards(job: ShardJob, stop: threading.Event) -> Summary:
     ------
     JobError
         ``journal-unfinished``: an interrupted job is there, and this is not to resume it; ``journal-differs``: it was
-        asked for something else, or sources have changed; ``journal-missing``; ``journal-unusable``.
+        asked for something else, or sources have changed; ``journal-missing``; ``journal-unusable``;
+        ``journal-in-use``: another process is at work in the folder.
     DestinationError
         ``destination-exists`` where there are shards already; ``disk-full`` and others.
     RuntimeError
@@ -136,12 +142,19 @@ class _Run:
                 left_out.append(Trouble(len(paths), why.code, why.message, skipped=why.status == _SKIPPED))
             paths.append(item.source)
         self._fingerprint = _fingerprint(job, paths)
+        # Temporary files have names that the same job finds again.
+        self._token = self._fingerprint[:12]
         self.summary = Summary(paths)
         self._left_out = left_out
         self._start = (0, 0)
 
     def run(self, stop: threading.Event) -> Summary:
-        self._prepare()
+        self._make_folder()
+        with _only_job(self._folder):
+            self._prepare()
+            return self._write_all(stop)
+
+    def _write_all(self, stop: threading.Event) -> Summary:
         # What is not read is no file to open.
         out = {trouble.file for trouble in self._left_out}
         stream = SampleStream(self.summary.paths, self._job.encoding, self._start, without=out, stopped=stop.is_set)
@@ -158,7 +171,7 @@ class _Run:
                 if shard is None:
                     # A shard that was finished right before an interrupted job's end is not in its journal.
                     path = self._folder / _name(len(self.summary.shards))
-                    shard = stack.enter_context(TarShard(path, overwrite=self._job.resume))
+                    shard = stack.enter_context(TarShard(path, overwrite=self._job.resume, token=self._token))
                 shard.add(f"{sample.file:08d}-{sample.frame:06d}", sample.members)
             self.summary.interrupted = stop.is_set()
             if shard is not None and not self.summary.interrupted:
@@ -168,15 +181,18 @@ class _Run:
             self._complete()
         return self.summary
 
-    def _prepare(self) -> None:
-        """Find out where to begin, and refuse to where something else is there."""
+    def _make_folder(self) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            names = sorted(os.listdir(self._folder))
+            os.listdir(self._folder)
         except OSError as error:
             raise DestinationError(
                 f"the folder cannot be made or read: {error.strerror}", code="destination-unwritable"
             ) from None
+
+    def _prepare(self) -> None:
+        """Find out where to begin, and refuse to where something else is there."""
+        names = sorted(os.listdir(self._folder))
         if INDEX in names:
             raise DestinationError(f"there are finished shards in {self._folder}", code="destination-exists")
         if JOURNAL in names:
@@ -191,9 +207,10 @@ class _Run:
             raise JobError(f"there is no job to resume in {self._folder}", code="journal-missing")
         else:
             self._write_journal((0, 0), [])
-        for stem in (INDEX, JOURNAL, *(_name(number) for number in range(len(self.summary.shards) + 1))):
-            for left in temporaries_of(stem, names):
-                (self._folder / left).unlink(missing_ok=True)
+        for name in (INDEX, JOURNAL, *(_name(number) for number in range(len(self.summary.shards) + 1))):
+            for left in temporaries_of(os.fspath(self._folder / name), self._token):
+                with suppress(FileNotFoundError):
+                    os.unlink(left)
 
     def _restore(self, said: dict[str, Any]) -> None:
         if said.get("fingerprint") != self._fingerprint:
@@ -231,7 +248,7 @@ class _Run:
             "shards": [asdict(shard) for shard in self.summary.shards],
             "troubles": [asdict(trouble) for trouble in _sorted(troubles)],
         }
-        _write(self._folder / JOURNAL, said, overwrite=True)
+        _write(self._folder / JOURNAL, said, self._token, overwrite=True)
 
     def _complete(self) -> None:
         said = {
@@ -242,7 +259,7 @@ class _Run:
             "shards": [asdict(shard) for shard in self.summary.shards],
             "without": [{"file": each.file, "frame": each.frame, "code": each.code} for each in self.summary.troubles],
         }
-        _write(self._folder / INDEX, said, overwrite=False)
+        _write(self._folder / INDEX, said, self._token, overwrite=False)
         (self._folder / JOURNAL).unlink(missing_ok=True)
 
 
@@ -258,8 +275,27 @@ def _sorted(troubles: list[Trouble]) -> list[Trouble]:
     return sorted(troubles, key=_at)
 
 
-def _write(path: Path, said: dict[str, Any], *, overwrite: bool) -> None:
-    with AtomicFile(path, overwrite=overwrite) as out:
+@contextmanager
+def _only_job(folder: Path) -> Iterator[None]:
+    """Be the only job in a folder. Where a file system does not lock folders, such as NFS, nothing is kept apart."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JobError(f"another gpuenc is at work in {folder}", code="journal-in-use") from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def _write(path: Path, said: dict[str, Any], token: str, *, overwrite: bool) -> None:
+    with AtomicFile(path, overwrite=overwrite, token=token) as out:
         with out.errors():
             out.file.write(json.dumps(said, indent=1, sort_keys=True).encode() + b"\n")
         out.publish()

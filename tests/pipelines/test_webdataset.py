@@ -221,18 +221,19 @@ def test_a_job_killed_between_shard_and_journal_goes_on_too(archive, tmp_path, w
     written = []
     original = webdataset._write
 
-    def fails(path, said, **options):
+    def fails(path, said, token, **options):
         if path.name == webdataset.JOURNAL and len(said["shards"]) == 2:
             raise KeyboardInterrupt
         written.append(path)
-        original(path, said, **options)
+        original(path, said, token, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(webdataset, "_write", fails)
         with pytest.raises(KeyboardInterrupt):
             run(archive, tmp_path / "out", samples=4)
     assert (tmp_path / "out" / "shard-000001.tar").exists()
-    (tmp_path / "out" / ".shard-000001.tar.0123456789ab.gpuenc-tmp").write_bytes(b"left")
+    token = json.loads((tmp_path / "out" / webdataset.JOURNAL).read_text())["fingerprint"][:12]
+    (tmp_path / "out" / f".shard-000001.tar.{token}.gpuenc-tmp").write_bytes(b"left")
     run(archive, tmp_path / "out", samples=4, resume=True)
     assert contents(tmp_path / "out") == whole
 
@@ -249,6 +250,22 @@ def test_files_without_samples_are_no_reason_to_go_on(archive, tmp_path, monkeyp
     assert write_shards(job(archive, tmp_path / "out"), stop).interrupted
     assert opened == [0]
     assert not (tmp_path / "out" / "index.json").exists()
+
+
+def test_two_jobs_are_not_in_one_folder(archive, tmp_path, monkeypatch):
+    codes = []
+    add = TarShard.add
+
+    def meets_another(self, key, members):
+        if not codes:
+            with pytest.raises(JobError) as caught:
+                run(archive, tmp_path / "out", resume=True)
+            codes.append(caught.value.code)
+        add(self, key, members)
+
+    monkeypatch.setattr(TarShard, "add", meets_another)
+    assert run(archive, tmp_path / "out").samples == 17
+    assert codes == ["journal-in-use"]
 
 
 def test_a_source_that_changed_meanwhile_is_noticed(archive, tmp_path):
