@@ -19,12 +19,23 @@ if TYPE_CHECKING:
     from gpuenc.drop_in import install, uninstall
     from gpuenc.encoder import Encoder
     from gpuenc.errors import GpuencError
+    from gpuenc.pipelines.dataset import FrameDataset
     from gpuenc.registry import get_encoder
 
-__all__ = ["Encoder", "GpuencError", "__version__", "compress", "get_encoder", "install", "uninstall"]
+__all__ = [
+    "Encoder",
+    "FrameDataset",
+    "GpuencError",
+    "__version__",
+    "compress",
+    "get_encoder",
+    "install",
+    "uninstall",
+]
 
 _HOMES = {
     "Encoder": "gpuenc.encoder",
+    "FrameDataset": "gpuenc.pipelines.dataset",
     "GpuencError": "gpuenc.errors",
     "compress": "gpuenc.datasets",
     "get_encoder": "gpuenc.registry",

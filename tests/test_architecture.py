@@ -41,12 +41,13 @@ MAY_USE = {
     "datasets": FRONT,
     "drop_in": FRONT,
     "doctor": FRONT | {"cuda"},
-    "pipelines": FRONT,
+    "pipelines": FRONT | {"cuda"},
+    "torch": {"errors", "pipelines"},
     "archive": FRONT | {"gathering"},
     "bench": FRONT | {"archive", "cuda"},
     "cli": FRONT | {"archive", "bench", "doctor", "pipelines"},
     "__main__": {"cli"},
-    "__init__": {"datasets", "drop_in", "encoder", "errors", "registry"},
+    "__init__": {"datasets", "drop_in", "encoder", "errors", "pipelines", "registry"},
 }
 
 # Modules that only compute: no files, no threads, no devices.
@@ -64,6 +65,7 @@ ONLY_IN = {
     "imagecodecs": ("cpu",),
     "cupy": ("cuda",),
     "nvidia": ("cuda",),
+    "torch": ("torch",),
     "typer": ("cli",),
     "rich": ("cli", "archive"),
 }
