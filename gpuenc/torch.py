@@ -40,7 +40,7 @@ Batch = dict[str, Any]
 class FrameStream(IterableDataset[Batch]):
     """The frames of a `FrameDataset` in batches, each frame once an epoch, over all ranks and workers.
 
-    The order is that of the dataset, or a permutation which the seed and the epoch determine. Of that, rank r of n takes
+    The order is that of the dataset, or a permutation which seed and epoch determine. Of that, rank r of n takes
     positions r, r + n, … and makes batches of them; whole batches are dealt out to its workers in turn, so that a
     ``DataLoader`` yields the same batches in the same order with any number of workers.
 
@@ -92,7 +92,7 @@ class FrameStream(IterableDataset[Batch]):
             rank = torch.distributed.get_rank() if distributed else 0
         if not 0 <= rank < world_size or batch_size < 1 or prefetch < 0 or seed < 0:
             raise InvalidOption(
-                f"there is no rank {rank} of {world_size}, or no batch_size {batch_size}, prefetch {prefetch} or seed {seed}"
+                f"there is no rank {rank} of {world_size}, batch of {batch_size}, prefetch of {prefetch} or seed {seed}"
             )
         self.dataset, self.batch_size = dataset, batch_size
         self._shuffle, self._seed, self._rank, self._world_size = shuffle, seed, rank, world_size
@@ -202,7 +202,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     Parameters
     ----------
     samples : sequence of dict
-        As `FrameDataset.__getitems__` returns them; a ``DataLoader`` over a `FrameDataset` takes this as ``collate_fn``.
+        As `FrameDataset.__getitems__` returns them; a ``DataLoader`` over the dataset takes this as ``collate_fn``.
 
     Returns
     -------

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _SHARED, _PER_FRAME = 0x52009229, 0x52009230
 _MODALITY_LUT = 0x00283000
-_CHARACTER_SET = 0x00080005
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +88,8 @@ def _grouped(item: Any, base: Transform) -> Transform:
     voi = next(iter(item.get("FrameVOILUTSequence") or []), None)
     slope, intercept, center, width, function = base.slope, base.intercept, base.center, base.width, base.function
     if values is not None:
-        slope, intercept = (_number(values.get(name)) for name in ("RescaleSlope", "RescaleIntercept"))
-        slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+        slope = _number(values.get("RescaleSlope"), 1.0)
+        intercept = _number(values.get("RescaleIntercept"), 0.0)
     if voi is not None and voi.get("WindowCenter") not in (None, ""):
         center, width = _number(voi.get("WindowCenter")), _number(voi.get("WindowWidth"))
         function = str(voi.get("VOILUTFunction") or "LINEAR")
@@ -100,10 +99,9 @@ def _grouped(item: Any, base: Transform) -> Transform:
 def _transform(
     slope: str | None, intercept: str | None, center: str | None, width: str | None, function: str | None, lut: bool
 ) -> Transform:
-    steep, zero = _number(slope), _number(intercept)
     return Transform(
-        1.0 if steep is None else steep,
-        0.0 if zero is None else zero,
+        _number(slope, 1.0),
+        _number(intercept, 0.0),
         _number(center),
         _number(width),
         function or "LINEAR",
@@ -111,10 +109,10 @@ def _transform(
     )
 
 
-def _number(value: Any) -> float | None:
-    """Return the first of the numbers that `value` is or spells (VR DS), NaN for what is none, None for nothing."""
+def _number[T](value: Any, absent: T = None) -> float | T:  # type: ignore[assignment]
+    """Return the first of the numbers that `value` is or spells (VR DS), NaN for what is none."""
     if value is None or value == "":
-        return None
+        return absent
     if not isinstance(value, str | int | float):
         value = next(iter(value), "")
     try:

@@ -9,6 +9,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from gpuenc.cpu.stored import stored_values
 from gpuenc.devices import choice
 from gpuenc.errors import GpuencError, InvalidOption
 from gpuenc.pipelines import decoding, listing
@@ -105,7 +106,7 @@ class FrameDataset:
         if threads is not None and threads < 1:
             raise InvalidOption(f"threads must be at least 1, not {threads}")
         self._device = choice(device)
-        self._display = Display(rescale, _window(window), invert, None if size is None else tuple(size))
+        self._display = Display(rescale, _window(window), invert, size)
         self._threads = threads
         self.sources = listing.absolute(sources)
         self.columns = tuple(columns)
@@ -290,7 +291,7 @@ class _Work:
     def _on_cpu(self, one: _Located) -> Sample:
         frame = self._frame(one)
         try:
-            stored, fmt = decoding.stored_values(frame)
+            stored, fmt = stored_values(frame)
             return one.sample(shown(stored, fmt, one.record.transform_of(one.frame), self._display))
         except GpuencError as error:
             raise one.named(error) from error

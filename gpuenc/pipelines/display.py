@@ -79,9 +79,13 @@ class Display:
 
     def __post_init__(self) -> None:
         if self.invert and self.rescale and self.window is None:
-            raise InvalidOption("rescaled values are measurements, which are not inverted: give a window, or no rescale")
+            raise InvalidOption(
+                "rescaled values are measurements, which are not inverted: give a window, or no rescale"
+            )
         if self.size is not None and not (
-            len(self.size) == 2 and all(isinstance(side, int) and 1 <= side <= _MOST_PX for side in self.size)
+            isinstance(self.size, tuple)
+            and len(self.size) == 2
+            and all(isinstance(side, int) and 1 <= side <= _MOST_PX for side in self.size)
         ):
             raise InvalidOption(f"size must be (rows, columns), each 1 to {_MOST_PX}, not {self.size!r}")
 

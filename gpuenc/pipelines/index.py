@@ -34,9 +34,7 @@ CREATE TABLE files (
 );
 CREATE TABLE left_out (path TEXT, size INTEGER, mtime_ns INTEGER, code TEXT, message TEXT);
 """
-_FIELDS = (
-    "path, size, mtime_ns, frames, syntax, format, native_at, pieces, firsts, through, transforms, columns"
-)
+_FIELDS = "path, size, mtime_ns, frames, syntax, format, native_at, pieces, firsts, through, transforms, columns"
 _KEPT_RECORDS = 64
 _MAGIC = b"SQLite format 3\0"
 

@@ -50,7 +50,9 @@ def index_of(sources: Sequence[str], columns: Sequence[str], path: str | None, o
     if path is None:
         index: Index = MemoryIndex(records.look(file, tags) for file in listing.files(sources))
     elif not os.path.lexists(path):
-        index = write(path, (records.look(file, tags) for file in listing.files(sources, without=path)), sources, columns)
+        index = write(
+            path, (records.look(file, tags) for file in listing.files(sources, without=path)), sources, columns
+        )
     else:
         return _existing(FileIndex(path), sources, tags, on_stale)
     _warn(index)
@@ -90,7 +92,10 @@ def _existing(index: FileIndex, sources: Sequence[str], tags: Mapping[str, int],
         return index
     # What one user has as columns, another need not lose.
     columns = tuple(dict.fromkeys((*index.columns, *tags)))
-    known = {} if missing else {one.seen.path: one for one in (*index.records(), *index.left_out())}
+    known: dict[str, Record | LeftOut] = {}
+    if not missing:
+        known |= {one.seen.path: one for one in index.records()}
+        known |= {one.seen.path: one for one in index.left_out()}
     rebuilt = write(index.path, _again(known, sources, dicom_columns.tags(columns), index.path), sources, columns)
     _warn(rebuilt)
     if not rebuilt.frames:

@@ -11,7 +11,8 @@ from struct import unpack_from
 from typing import TYPE_CHECKING, Any
 
 from gpuenc.dicom import columns as dicom_columns
-from gpuenc.dicom.source import DEFLATED, DicomFile
+from gpuenc.dicom.pixels import DEFLATED
+from gpuenc.dicom.source import DicomFile
 from gpuenc.dicom.transforms import Transform, transforms
 from gpuenc.errors import GpuencError, SourceError
 from gpuenc.frames import FrameFormat
@@ -85,9 +86,7 @@ class Record:
 
     def pieces_of(self, frame: int) -> list[tuple[int, int]]:
         """Return position and length in bytes of each piece of the codestream of `frame`, from 0."""
-        first, stop = (
-            unpack_from("<II", self.firsts, frame * _FIRST_BYTES) if self.firsts else (frame, frame + 1)
-        )
+        first, stop = unpack_from("<II", self.firsts, frame * _FIRST_BYTES) if self.firsts else (frame, frame + 1)
         return [unpack_from("<QQ", self.pieces, piece * _PIECE_BYTES) for piece in range(first, stop)]
 
     def transform_of(self, frame: int) -> Transform:
