@@ -52,7 +52,7 @@ class FrameDataset:
         Keywords of PS3.6, such as ``"SeriesInstanceUID"``, whose values every sample has. They are kept in the index,
         and are patient data where they are.
     rescale : bool
-        Apply Rescale Slope and Intercept (PS3.3 C.11.1): float32. Frames without them stay as they are.
+        Apply Rescale Slope and Intercept (PS3.3 C.11.1): float32. Frames without them keep their values.
     window : (center, width), (center, width, function) or 'file', optional
         Apply the Modality LUT and this window, or that of each file (C.11.2): float32 from 0 to 1. `function` is
         ``"LINEAR"``, ``"LINEAR_EXACT"`` or ``"SIGMOID"``.

@@ -119,7 +119,8 @@ def shown(stored: Any, fmt: FrameFormat, transform: Transform, display: Display,
     """
     values = stored
     if display.rescale or display.window is not None:
-        if fmt.photometric not in _MONOCHROME:
+        plain = (transform.slope, transform.intercept, transform.modality_lut) == (1, 0, False)
+        if fmt.photometric not in _MONOCHROME and (display.window is not None or not plain):
             raise InvalidPixels(
                 f"rescaling and windows are for MONOCHROME1 and MONOCHROME2, and this is {fmt.photometric}",
                 code="not-monochrome",

@@ -158,11 +158,14 @@ def test_monochrome1_is_inverted_on_request(tmp_path):
 
 
 def test_colours_have_no_window(tmp_path):
-    path = made.of(made.noise((1, 4, 4, 3), "u1")).write(tmp_path / "a")
-    for options in ({"rescale": True}, {"window": (0, 10)}):
+    colours = made.noise((1, 4, 4, 3), "u1")
+    path = made.of(colours).write(tmp_path / "a")
+    odd = made.of(colours, elements=(ds(0x00281053, "2"),)).write(tmp_path / "b")
+    for each, options in ((path, {"window": (0, 10)}), (odd, {"rescale": True}), (odd, {"window": "file"})):
         with pytest.raises(InvalidPixels) as caught:
-            only(path, **options)
+            only(each, **options)
         assert caught.value.code == "not-monochrome"
+    assert near(only(path, rescale=True), colours[0])
     assert only(path, size=(2, 8)).shape == (2, 8, 3)
 
 
