@@ -74,7 +74,7 @@ MAX_LINES = 400
 # File → why it may be longer.
 LONGER: dict[str, str] = {}
 
-TOP_LEVEL = ("gpuenc", "kernels", "tests", "benchmarks", ".ci")
+TOP_LEVEL = ("gpuenc", "kernels", "tests", "benchmarks", "examples", ".ci")
 TEXT_SUFFIXES = {"", ".cfg", ".cu", ".cuh", ".csv", ".html", ".json", ".md", ".py", ".sh", ".toml", ".txt", ".yml"}
 FORBIDDEN_TEXT = {
     "a path of one machine": re.compile(r"(?<![\w.~-])/(?:work|root|home|Users|workspace|opt)/\w"),
