@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: bench bench-peers bench-files gpu-bench gpu-test gpu-bundle help demo test check format lint types wheel smoke clean
+.PHONY: bench bench-peers bench-files gpu-bench gpu-test gpu-bundle help demo test test-ml check format lint types wheel smoke clean
 
 PY := .venv/bin/python
 INSTALL := $(PY) -m pip install -qq --disable-pip-version-check
@@ -19,6 +19,9 @@ demo: .venv/.demo ## re-encode a real study to HTJ2K into demo-out, verify it, s
 
 test: .venv/.test ## all tests (ARGS="-k name" for some)
 	$(PY) -m pytest --numprocesses auto --dist loadfile $(ARGS)
+
+test-ml: .venv-ml/.ml ## what needs PyTorch and MONAI, in an environment of its own, .venv-ml (several GB)
+	GPUENC_REQUIRE_ML=1 .venv-ml/bin/python -m pytest tests/ml $(ARGS)
 
 check: lint types wheel smoke test ## what CI runs: lint, types, wheel in a clean environment, tests
 
@@ -65,7 +68,7 @@ gpu-bundle: .venv/.demo ## wheels for an offline CUDA 13 machine, in gpu-bundle
 	$(PY) .ci/gpu-bundle gpu-bundle
 
 clean: ## remove everything made here
-	rm -rf .venv .cache dist demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-ml .cache dist demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # One environment with three levels, each containing the one before; a stamp says which level is there, and it is
 # installed again when pyproject.toml has changed. pip's failures leave no stamp.
@@ -78,3 +81,9 @@ clean: ## remove everything made here
 # A link to the interpreter it was made with: once that is gone, make finds this target missing and makes it again.
 .venv/bin/python:
 	@"$(or $(shell PYTHON='$(PYTHON)' .ci/find-python),$(error $(NO_PYTHON)))" -m venv --clear .venv
+
+.venv-ml/.ml: pyproject.toml
+	@echo "Installing gpuenc[test-ml] into .venv-ml"
+	@"$(or $(shell PYTHON='$(PYTHON)' .ci/find-python),$(error $(NO_PYTHON)))" -m venv --clear .venv-ml
+	@.venv-ml/bin/python -m pip install -qq --disable-pip-version-check --editable '.[test-ml]'
+	@touch .venv-ml/.ml

@@ -19,13 +19,25 @@ if TYPE_CHECKING:
     from gpuenc.drop_in import install, uninstall
     from gpuenc.encoder import Encoder
     from gpuenc.errors import GpuencError
+    from gpuenc.pipelines.dataset import FrameDataset
     from gpuenc.pipelines.write_dicom import write_dicom
     from gpuenc.registry import get_encoder
 
-__all__ = ["Encoder", "GpuencError", "__version__", "compress", "get_encoder", "install", "uninstall", "write_dicom"]
+__all__ = [
+    "Encoder",
+    "FrameDataset",
+    "GpuencError",
+    "__version__",
+    "compress",
+    "get_encoder",
+    "install",
+    "uninstall",
+    "write_dicom",
+]
 
 _HOMES = {
     "Encoder": "gpuenc.encoder",
+    "FrameDataset": "gpuenc.pipelines.dataset",
     "GpuencError": "gpuenc.errors",
     "compress": "gpuenc.datasets",
     "get_encoder": "gpuenc.registry",

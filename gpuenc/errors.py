@@ -14,6 +14,7 @@
     │   └── WrongCodestream              a codestream is not what was asked for
     ├── SourceError (ValueError)         a file or dataset cannot be read as images
     ├── DestinationError (OSError)       an output cannot be written
+    ├── IndexMismatch (RuntimeError)     an index of frames is not that of the files, or not what was asked for
     ├── JobError (RuntimeError)          a job cannot be begun, resumed or brought to its end
     └── DeviceUnavailable (RuntimeError) a GPU was demanded and there is none
 
@@ -108,6 +109,12 @@ class JobError(GpuencError, RuntimeError):
     code = "job-failed"
 
 
+class IndexMismatch(GpuencError, RuntimeError):
+    """An index of frames cannot be used: for other files, other columns, or none at all; `code` says why."""
+
+    code = "index-stale"
+
+
 class DeviceUnavailable(GpuencError, RuntimeError):
     """A GPU was demanded and there is none that can be used."""
 
@@ -145,6 +152,9 @@ CODES: dict[str, str] = {
     "float-pixel-data": "floating-point pixels cannot be compressed",
     "format-not-allowed": "the transfer syntax's table does not allow the format",
     "frames-missing": "fewer frames were written than announced",
+    "index-differs": "the index of frames was built for other sources or columns",
+    "index-stale": "a file changed, came or went since the index of frames was built",
+    "index-unusable": "a file that should be an index of frames is none, or is damaged",
     "internal-error": "a defect of gpuenc",
     "invalid-option": "an option is wrong",
     "invalid-pixels": "attributes or samples contradict themselves",
@@ -160,9 +170,13 @@ CODES: dict[str, str] = {
     "lossy-source": "the source is lossy already and is kept",
     "manifest-wrong": "it is no manifest, or not complete",
     "no-independent-decoder": "no decoder of another code base reads such codestreams here",
+    "no-modality": "a frame has no Rescale Slope and Intercept that can be used",
+    "no-window": "a frame has no window that can be used",
     "no-pixel-data": "there is no image in it",
     "not-a-report": "a file that should be a report of gpuenc is none",
+    "not-alike": "frames of different shapes or types cannot be put together",
     "not-dicom": "not a DICOM file",
+    "not-monochrome": "a window or rescaling is asked for of an image in colour",
     "not-on-device": "no kernel does such a preparation",
     "not-storable": "a DICOMweb server stores instances, and this is none",
     "object-refused": "the DICOMweb server did not take the object",

@@ -51,10 +51,11 @@ class Fragments:
         start, length = self.starts[index], self.lengths[index]
         if tail_bytes is not None and tail_bytes < length:
             start, length = start + length - tail_bytes, tail_bytes
-        return _read(file, start, length)
+        return read(file, start, length)
 
 
-def _read(file: RandomAccess, at: int, count: int) -> bytes:
+def read(file: RandomAccess, at: int, count: int) -> bytes:
+    """Return `count` bytes from `at`; raises `SourceError` (``truncated``) where there are fewer."""
     file.seek(at)
     read = file.read(count) or b""
     while len(read) < count:
@@ -88,7 +89,7 @@ def find_fragments(file: RandomAccess, at: int, size: int, *, delimited: bool) -
     starts, lengths = array("Q"), array("Q")
     at = first
     while at + 8 <= size:
-        header = _read(file, at, 8)
+        header = read(file, at, 8)
         tag = int.from_bytes(header[:2], "little") << 16 | int.from_bytes(header[2:4], "little")
         length = int.from_bytes(header[4:], "little")
         at += 8
@@ -112,7 +113,7 @@ def _offset_table(file: RandomAccess, at: int, size: int) -> tuple[array[int], i
     """Return the Basic Offset Table and the position behind it."""
     if size - at < 8:
         raise SourceError("the file ends where Pixel Data begins", code="truncated")
-    header = _read(file, at, 8)
+    header = read(file, at, 8)
     if header[:4] != b"\xfe\xff\x00\xe0":
         raise SourceError("Pixel Data does not begin with an offset table", code="wrong-length")
     length = int.from_bytes(header[4:], "little")
@@ -120,7 +121,7 @@ def _offset_table(file: RandomAccess, at: int, size: int) -> tuple[array[int], i
         raise SourceError("the Basic Offset Table is longer than the file", code="truncated")
     if length % 4:
         raise SourceError(f"the Basic Offset Table is {length} bytes long, not a multiple of 4", code="wrong-length")
-    table = array("I", _read(file, at + 8, length))
+    table = array("I", read(file, at + 8, length))
     if sys.byteorder == "big":
         table.byteswap()
     return table, at + 8 + length
@@ -238,7 +239,7 @@ def begins_with_marker(head: bytes) -> bool:
 
 def head_of(fragments: Fragments, file: RandomAccess, index: int, head_bytes: int = 2) -> bytes:
     """Return the first bytes of a fragment, by default those that `begins_with_marker` looks at."""
-    return _read(file, fragments.starts[index], min(head_bytes, fragments.lengths[index]))
+    return read(file, fragments.starts[index], min(head_bytes, fragments.lengths[index]))
 
 
 def tail_of(fragments: Fragments, file: RandomAccess, index: int) -> bytes:

@@ -104,6 +104,11 @@ class PixelSource:
         return self._pixels.value, self._pixels.end
 
     @property
+    def words_swapped(self) -> bool:
+        """Whether native cells of 8 bits lie in 16-bit words whose more significant byte comes first."""
+        return self._swapped
+
+    @property
     def pixel_vr(self) -> str:
         """The VR that Pixel Data has; empty where the encoding has none."""
         return self._pixels.vr.decode()
@@ -264,7 +269,17 @@ class PixelSource:
             return None
         return list(encapsulation.extended_lengths(self._fragments, *table, self.number_of_frames))
 
-    def _codestream(self, index: int) -> bytes:
+    def codestream_at(self, index: int) -> list[tuple[int, int]]:
+        """Return where the codestream of frame `index` lies in the file: position and length in bytes of each piece.
+
+        Of a Deflated file, positions are those in what it inflates to.
+
+        Raises
+        ------
+        SourceError
+            ``truncated`` or ``wrong-length``: see `frames`; ``wrong-length`` too where it is far too long or too short
+            for its frame.
+        """
         first, stop = self._spans[index]
         fragments = self._fragments
         size = sum(fragments.lengths[first:stop])
@@ -283,11 +298,14 @@ class PixelSource:
                 code="wrong-length",
             )
         lengths = self._lengths
-        if stop - first > 1:
-            if syntaxes.BY_UID[self.syntax].family == "jpegxl" and any(
-                self._begins_jpegxl(number) for number in range(first + 1, stop)
-            ):
-                raise SourceError(f"frame {index} has more than one codestream", code="wrong-length")
-            return b"".join(fragments.read(self._file, number) for number in range(first, stop))
-        codestream = fragments.read(self._file, first)
-        return codestream if lengths is None else codestream[: lengths[index]]
+        if stop - first == 1:
+            length = fragments.lengths[first] if lengths is None else lengths[index]
+            return [(fragments.starts[first], length)]
+        if syntaxes.BY_UID[self.syntax].family == "jpegxl" and any(
+            self._begins_jpegxl(number) for number in range(first + 1, stop)
+        ):
+            raise SourceError(f"frame {index} has more than one codestream", code="wrong-length")
+        return list(zip(fragments.starts[first:stop], fragments.lengths[first:stop], strict=True))
+
+    def _codestream(self, index: int) -> bytes:
+        return b"".join(encapsulation.read(self._file, at, count) for at, count in self.codestream_at(index))
