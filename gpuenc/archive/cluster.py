@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from gpuenc.archive.session import Admission, Means, Session, SessionLost, why_unreachable
@@ -233,6 +234,8 @@ def _local(job: Job, count: int) -> SpecCluster:
         gpu = {"env": {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]}, "resources": {_GPU: 1}} if gpus else {}
         workers[number] = {"cls": distributed.Nanny, "options": options | gpu}
     # The terminal sends Ctrl-C to all processes of a job; these inherit to leave it to the one that started them.
+    # Multiprocessing's own helper first: where it is started later, that ends the inheritance.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
     try:
         with dask.config.set(_CONFIG):
