@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from gpuenc.archive.session import Admission, Means, Session, SessionLost, why_unreachable
@@ -50,7 +51,7 @@ _CLOSE_S = 15.0
 _GPU, _GPU_SHARE = "GPU", 0.5
 _CORES_PER_WORKER = 4
 _COUNT_GPUS = "from gpuenc.cuda.probe import device_count; print(device_count())"
-# Of a local cluster: what Dask keeps of the past in memory, and how it looks into its own threads, is for debugging it.
+# What Dask keeps of the past in memory, and how it looks into its own threads, is for those who debug it.
 _CONFIG = {"distributed.admin.low-level-log-length": 100, "distributed.worker.profile.enabled": False}
 _LOGGER = logging.getLogger("distributed")
 
@@ -97,9 +98,10 @@ class Dask:
         try:
             if where == "local":
                 self._local = _local(job, int(count or 0))
-            self._client = distributed.Client(
-                self._local or address, timeout=_CONNECT_S, set_as_default=False, name="gpuenc"
-            )
+            with dask.config.set(_CONFIG):
+                self._client = distributed.Client(
+                    self._local or address, timeout=_CONNECT_S, set_as_default=False, name="gpuenc"
+                )
         except (OSError, ValueError, RuntimeError) as error:
             self._close_local()
             raise JobError(
@@ -232,6 +234,8 @@ def _local(job: Job, count: int) -> SpecCluster:
         gpu = {"env": {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]}, "resources": {_GPU: 1}} if gpus else {}
         workers[number] = {"cls": distributed.Nanny, "options": options | gpu}
     # The terminal sends Ctrl-C to all processes of a job; these inherit to leave it to the one that started them.
+    # Multiprocessing's own helper first: where it is started later, that ends the inheritance.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
     try:
         with dask.config.set(_CONFIG):

@@ -298,6 +298,8 @@ class Members:
             del self._members[member.address]
         work = list(member.work.values())
         member.work.clear()
+        for kind in ("version", "join"):
+            self._then.pop(f"{kind}-{member.number}", None)
         for shard, _ in work:
             self._then.pop(f"shard-{shard.number}", None)
             self._left.append((shard, member.number))

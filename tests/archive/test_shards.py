@@ -8,8 +8,17 @@ import pytest
 
 from gpuenc.archive import shards as shards_module
 from gpuenc.archive.pool import Task
+from gpuenc.archive.report import Record
 from gpuenc.archive.scan import Item
-from gpuenc.archive.shards import MOST_BYTES, MOST_FILES, Shards
+from gpuenc.archive.shards import (
+    MOST_BYTES,
+    MOST_FILES,
+    Shards,
+    packed,
+    packed_outcomes,
+    unpacked,
+    unpacked_outcomes,
+)
 
 
 @pytest.fixture
@@ -102,3 +111,16 @@ def test_poison_is_found_and_nothing_else_is_given_up(clock, count, poison):
 
 def test_the_window_does_not_grow_with_the_archive():
     assert shards_module.window_files(2) == 2 * shards_module.window_files(1) == 2 * shards_module.window_files(0)
+
+
+def test_what_is_sent_comes_back_and_is_little():
+    """A scheduler keeps its last thousand messages."""
+    sent = [
+        Task(number, Item(f"/archive/{number // 9}/\udcff{number}", f"/out/{number}", replaces=number % 2 == 0), number)
+        for number in range(256)
+    ]
+    data = packed(sent)
+    assert unpacked(data) == sent
+    assert len(data) < 256 * 20
+    outcomes = [(7, Record("/a/\udcff", "encoded", plugins={"x": 2}, crc32=("01234567",), stage_seconds={"read": 0.5}))]
+    assert unpacked_outcomes(packed_outcomes(outcomes)) == outcomes

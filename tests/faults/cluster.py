@@ -151,6 +151,6 @@ def _await_end(group: int) -> None:
 
 def _await_outputs(folder: Path) -> None:
     until = time.monotonic() + 60
-    while not folder.exists() or not tree(folder):
+    while not folder.exists() or all(name.startswith(".") for name in os.listdir(folder)):
         assert time.monotonic() < until
         time.sleep(0.05)
