@@ -9,8 +9,8 @@ that of one job; rounds are interleaved, and medians are told with their spread.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
-import os
 import platform
 import resource
 import shutil
@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +33,12 @@ from gpuenc.archive.planner import Planner
 from gpuenc.archive.report import Record, Summary
 from gpuenc.archive.request import Job
 from gpuenc.archive.watcher import Watcher
+from gpuenc.bench import machine
 from gpuenc.plugins import usable_cores
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
 
+FORMAT = "gpuenc-jobs/1"
 _PER_FOLDER = 500
 # A small job is over before it can be measured: it is repeated.
 _LEAST_FILES = 2000
@@ -205,16 +206,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gpuenc-jobs-", dir=args.folder) as name:
         found = measure(Path(name), args.files, args.rounds)
     result = {
-        "machine": {"cpu": platform.processor() or platform.machine(), "usable_cores": len(os.sched_getaffinity(0))},
-        "versions": {
-            "python": platform.python_version(),
-            "kernel": platform.release(),
-            **{name: version(name) for name in ("gpuenc", "pydicom", "numpy", "imagecodecs")},
-        },
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "rounds": args.rounds,
+        "format": FORMAT,
+        "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine.describe(),
+        "versions": machine.versions() | {"kernel": platform.release()},
+        "commit": machine.commit(),
+        "settings": {"rounds": args.rounds, "quick": False},
         **found,
     }
     print(json.dumps(result, indent=1))

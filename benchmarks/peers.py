@@ -7,6 +7,7 @@ GPU. What is not here says why. `python -m benchmarks.peers` lists them with the
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -202,7 +203,7 @@ def program_version(name: str) -> str:
     """Return the first line in which a program says its version."""
     done = subprocess.run([name, "--version"], capture_output=True, text=True, check=False)
     lines = [line.strip("$ \t") for line in (done.stdout + done.stderr).splitlines() if any(map(str.isdigit, line))]
-    return lines[0].removeprefix("dcmtk: ") if lines else ""
+    return re.sub(r"\s*\$.*|^(gdcmconv|dcmtk): ", "", lines[0]).strip() if lines else ""
 
 
 def main() -> None:

@@ -103,6 +103,22 @@ def test_figures_of_a_gpu_are_found():
     assert targets.OPEN in lines_of(table, "Our HTJ2K")[0]
 
 
+def test_what_jobs_cost_reaches_the_targets():
+    def told(median):
+        return {"median": median, "min": 0.9 * median, "max": 1.1 * median}
+
+    document = results(
+        targets.JOBS, planning={"names": {"files_s": told(9)}, "headers": {"files_s": told(2500)}},
+        job={"100": {"cpu_us_per_file": told(1000)}, "10000": {"cpu_us_per_file": told(1050)}},
+        resume_of_a_finished_job={"200000": {"wall_s": told(38)}},
+    )  # fmt: skip
+    table = targets.table({targets.JOBS: [document]})
+    assert "2500 files/s (2250–2750), met" in lines_of(table, "Planning")[0]
+    assert "1.05 (0.86–1.28), met" in lines_of(table, "of 10,000")[0]
+    assert targets.OPEN in lines_of(table, "job of 200,000 ÷")[0]
+    assert "38.0 s (34.2–41.8), **missed**" in lines_of(table, "Resuming")[0]
+
+
 def test_rle_over_gdcm_is_the_inverse_of_what_results_have():
     document = results(targets.BENCH, ratios=[{"syntax": "rle", "plugin": "gdcm", "times": of(0.25)}])
     [found] = targets.TARGETS["rle-gdcm"].found({targets.BENCH: [document]})

@@ -121,6 +121,19 @@ def test_the_bare_codec_makes_what_is_asked_for(name):
     referee.judge([Encoded(frame.ref, one, "") for frame, one in zip(CASE.frames, made, strict=True)])
 
 
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("$dcmtk: dcmcrle v3.6.7 2022-04-22 $", "dcmcrle v3.6.7 2022-04-22"),
+        ("gdcmconv: gdcm 3.0.21 $Date$", "gdcm 3.0.21"),
+        ("nothing", ""),
+    ],
+)
+def test_versions_of_programs(monkeypatch, said, version):
+    monkeypatch.setattr(peers.subprocess, "run", lambda *_, **__: type("Done", (), {"stdout": said, "stderr": ""}))
+    assert peers.program_version("x") == version
+
+
 def test_nvidias_tools_are_absent_with_a_reason_without_a_gpu(monkeypatch):
     monkeypatch.setattr(peers.probe, "device_count", lambda: 0)
     [one] = [peer for peer in peers.peers_of("htj2k-lossless") if peer.name.startswith("NVIDIA")]
