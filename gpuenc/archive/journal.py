@@ -28,7 +28,7 @@ def place_of(destination: Path, name: str = "journal") -> Path:
     return destination / JOURNALS / f"{name}.sqlite"
 
 
-_FORMAT = 2
+_FORMAT = 3
 _PLANNED, _BEGUN, _DONE, _UNSEEN = range(4)
 # Its process may have ended after the output had its name.
 _PERHAPS_MADE = ("worker-crashed", "worker-hung")
