@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gpuenc.archive.earlier import NO_OUTCOME
 from gpuenc.archive.folders import identity, make_folders, make_output_folder
 from gpuenc.archive.job import run
 from gpuenc.archive.journal import Journal, place_of
@@ -282,7 +283,7 @@ def test_what_was_replaced_and_not_written_down_is_compared(study, tmp_path):
 
     def forget():
         db = Journal(job.journal, job.absolute().about(), resume=True)
-        db._db.execute("UPDATE files SET state = 1, record = NULL, ours = 0")
+        db._db.execute(f"UPDATE files SET state = 1, ours = 0, {NO_OUTCOME}")
         db.commit()
         db._db.close()
 
