@@ -10,10 +10,11 @@ The public names are imported when they are first used, so that ``import gpuenc`
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from gpuenc._version import __version__
 
+# Type checkers know the name. To load `typing` takes longer than all else here, and Ctrl-C meanwhile is not ours yet.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from gpuenc.datasets import compress
     from gpuenc.drop_in import install, uninstall

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+    from gpuenc.archive.folders import Identity
     from gpuenc.archive.report import Status
     from gpuenc.archive.request import Job
     from gpuenc.dicom.atomic import Unnamed
@@ -42,10 +43,11 @@ def carry(
     stop: threading.Event,
     waits: Callable[[bool], None] = lambda waiting: None,
     defer: Callable[[Unnamed], None] | None = None,
+    destination: Identity | None = None,
 ) -> Record:
     """Give one file its outcome, wherever it and its output are; see `gpuenc.archive.transcode.transcode_file`."""
     if not (is_remote(item.source_path) or is_remote(item.place)):
-        return transcode_file(item, job, stop, waits, defer)
+        return transcode_file(item, job, stop, waits, defer, destination)
     begun = time.perf_counter()
     carrier = _Carrier(item, _with_choice(item, job), stop, waits)
     try:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from gpuenc.dicom.atomic import AtomicFile
 from gpuenc.dicom.digests import file_digest, xxh3_128
 from gpuenc.dicom.elements import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED, Element, Window, item_header, name, walk
+from gpuenc.dicom.regular import regular
 from gpuenc.errors import DestinationError, SourceError
 
 if TYPE_CHECKING:
@@ -119,9 +120,10 @@ def rebuilt(source: Path, folder: Path) -> tuple[bytes, int, int, int]:
     SourceError, OSError
         As `rebuild`.
     """
-    if source.stat().st_size > MAX_BYTES:
+    with open(source, "rb", opener=regular) as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
         raise _stale(f"it has more than {MAX_BYTES} bytes")
-    data = source.read_bytes()
     try:
         directory = _Directory(data)
         wanted, missing = directory.wanted(folder)
@@ -318,7 +320,7 @@ def _named(folder: Path, file_id: str) -> Path | None:
 def _meta_of(path: Path) -> dict[int, str]:
     """Return the UIDs of a file's File Meta Information; none where it has no such thing or cannot be read."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=regular) as file:
             size = os.fstat(file.fileno()).st_size
             window = Window(file, size)
             if window.read(128, 4) != b"DICM":

@@ -12,6 +12,8 @@ from gpuenc.archive.report import Record, record_of
 from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gpuenc.archive.report import Status
 
 # Columns of a journal, as `Earlier` has them after the first three.
@@ -114,6 +116,31 @@ class Earlier(NamedTuple):
         return record
 
 
+_KINDS = tuple(int if kind == "INTEGER" else str for kind in COLUMNS.values())
+# Where there is an outcome, only what there is no output of may be missing.
+_MAY_BE_MISSING = frozenset(("output_bytes", "output_mtime_ns"))
+_seen: set[tuple[type, ...]] = set()
+
+
+def demand_columns(values: Sequence[object]) -> None:
+    """Check that the columns of an outcome, in the order of `COLUMNS`, hold what they should: SQLite keeps anything.
+
+    Raises
+    ------
+    JobError
+        ``journal-unusable``.
+    """
+    kinds = tuple(map(type, values))
+    if kinds in _seen:
+        return
+    is_outcome = values[0] is not None
+    for name, kind, found in zip(COLUMNS, _KINDS, kinds, strict=True):
+        missing = found is type(None) and (not is_outcome or name in _MAY_BE_MISSING)
+        if found is not kind and not missing:
+            raise _damaged()
+    _seen.add(kinds)
+
+
 def columns_of(record: Record) -> tuple[Any, ...]:
     """Return what is kept of an outcome, in the order of `COLUMNS`."""
     return (
@@ -147,8 +174,11 @@ def _stands_while(record: Record) -> tuple[int | None, ...]:
 
 def _read(text: str) -> dict[str, Any]:
     try:
-        return dict(json.loads(text))
-    except (ValueError, TypeError):
+        found = dict(json.loads(text))
+        if not all(type(number) in (int, float) for number in found.values()):
+            raise ValueError
+        return found
+    except (ValueError, TypeError, RecursionError):
         raise _damaged() from None
 
 

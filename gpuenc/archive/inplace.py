@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gpuenc.archive.stamp import Stamp
+from gpuenc.archive.folders import make_folders
 from gpuenc.dicom.atomic import DISK_FULL, copy_file, sync_folder
+from gpuenc.dicom.regular import regular
 from gpuenc.errors import DestinationError
 
 if TYPE_CHECKING:
@@ -56,20 +58,6 @@ def backup_of(item: Item, job: Job) -> Path | None:
     return job.backup / whole.relative_to(whole.anchor)
 
 
-def replaced_before(item: Item, job: Job) -> dict[str, Any]:
-    """Return what a record says of a source that an interrupted run of this job has replaced; nothing of others."""
-    backup = backup_of(item, job)
-    original = Stamp.of_any(backup) if backup and item.replaces else None
-    if original is None:
-        return {}
-    return {
-        "destination": str(item.destination),
-        "bytes_in": original.size_bytes,
-        "source_mtime_ns": original.mtime_ns,
-        "bytes_out": Stamp.of(item.source).size_bytes,
-    }
-
-
 def _keep(source: Path, backup: Path, *, durable: bool, token: str) -> bool:
     """Give a source its backup, on the disk before anything happens to the source; return whether it is a new one."""
     changed, new = _make_folder(backup.parent), True
@@ -98,7 +86,7 @@ def _same(one: Path, other: Path) -> bool:
     """Whether two files hold the same bytes."""
     if os.path.samefile(one, other):
         return True
-    with open(one, "rb") as first, open(other, "rb") as second:
+    with open(one, "rb", opener=regular) as first, open(other, "rb", opener=regular) as second:
         while (piece := first.read(_COMPARE_BYTES)) == second.read(_COMPARE_BYTES):
             if not piece:
                 return True
@@ -107,13 +95,8 @@ def _same(one: Path, other: Path) -> bool:
 
 def _make_folder(folder: Path) -> list[Path]:
     """Make a folder and those above it; return those whose entries change with a new file in it, the lowest first."""
-    changed = [folder]
-    while not changed[-1].exists():
-        changed.append(changed[-1].parent)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        return make_folders(folder)
     except OSError as error:
-        raise DestinationError(
-            f"the folder of the backup cannot be made: {error.strerror}", code="destination-unwritable"
-        ) from None
-    return changed
+        code = "name-too-long" if error.errno == errno.ENAMETOOLONG else "destination-unwritable"
+        raise DestinationError(f"the folder of the backup cannot be made: {error.strerror}", code=code) from None

@@ -11,11 +11,13 @@ import time
 from collections import deque
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.addresses import is_remote
 from gpuenc.archive.directories import brought_up_to_date, is_held
 from gpuenc.archive.elsewhere import demand_elsewhere, room_of, scratch_folder, with_scratch
+from gpuenc.archive.folders import identity, make_folders
 from gpuenc.archive.journal import Journal
 from gpuenc.archive.leftovers import new_token, remove_leftovers
 from gpuenc.archive.locks import only_in_place, only_job
@@ -43,6 +45,7 @@ _WAIT_S = 0.2
 _MOST_AT_ONCE = 1024
 # An output whose header changes at the end is there twice for a moment.
 _PEAK_OUTPUT = 2
+_LOST = "destination-lost"
 
 
 def run(
@@ -120,7 +123,7 @@ def _demand_destination(job: Job) -> None:
     try:
         for folder in (job.destination, job.journal.parent if job.journal else job.destination):
             if not is_remote(folder):
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folders(folder)
     except OSError as error:
         raise JobError(f"cannot make {folder}: {error.strerror}", code="destination-unwritable") from None
     if is_remote(job.destination):
@@ -169,6 +172,12 @@ class _Run:
         # They say what other files are, so they have their outcome last.
         self._dicomdirs: list[tuple[int, Record]] = []
         self._committed_s = time.monotonic()
+        # A folder on each disk that is written to: of outputs, and of the sources that they replace.
+        self._disks: dict[int, Path] = {}
+        self._on_disk(room_of(job))
+        for source in job.sources if job.in_place else ():
+            self._on_disk(source if source.is_dir() else source.parent)
+        self._places = {} if job.dry_run else {path: identity(path) for path in (job.destination, job.journal) if path}
 
     def through(self) -> None:
         """Run to the end, or to where it is stopped."""
@@ -180,7 +189,12 @@ class _Run:
                 if self._stop.is_set():
                     raise
                 self._stop.set()
-        if self.planner.complete and self._summary.done + len(self._dicomdirs) == self.planner.files:
+        self._look_at_places()
+        if (
+            self._summary.stopped != _LOST
+            and self.planner.complete
+            and self._summary.done + len(self._dicomdirs) == self.planner.files
+        ):
             self._summary.stopped = ""  # it was told to stop when there was nothing left to begin
             self._end_dicomdirs()
         summary = self._summary
@@ -233,6 +247,7 @@ class _Run:
             self._committed_s = time.monotonic()
             self._journal.commit()
             self._watcher.workers(self._pool.states())
+            self._look_at_places()
         return False
 
     def _hand_out(self) -> None:
@@ -247,18 +262,34 @@ class _Run:
                 if not self._pool.outstanding:
                     self._end_early("disk-full")  # waiting is no use
                 return
+            if self._job.in_place:  # there may be other disks below the sources
+                for folder in {task.item.source.parent for task in tasks}:
+                    self._on_disk(folder)
             self.planner.waiting -= len(tasks)
             room -= len(tasks)
+            # Other machines of a cluster number their disks in other ways.
+            where = None if self._job.cluster else self._places.get(self._job.destination)
+            tasks = [replace(task, destination=where) for task in tasks]
             self._in_work_bytes.update((task.number, task.size_bytes) for task in tasks)
             self._pool.give(tasks)
 
+    def _on_disk(self, folder: Path) -> None:
+        """Remember a folder that is written to."""
+        device = (identity(folder) or (0, 0))[0]
+        self._disks.setdefault(device, folder)
+
     def _space_bytes(self) -> float:
-        """How large sources may be whose outputs leave the destination's reserve alone, beside those in work."""
+        """How large sources may be whose outputs leave the reserve alone, beside those in work, on each disk."""
         if not self._job.reserve_bytes or self._job.dry_run:
             return math.inf
-        free_bytes = _free_bytes(room_of(self._job)) - self._job.reserve_bytes
+        free_bytes = min(map(_free_bytes, self._disks.values())) - self._job.reserve_bytes
         # A copy of its source is there too while it is in work.
         return free_bytes / (_PEAK_OUTPUT + bool(self._job.scratch)) - sum(self._in_work_bytes.values())
+
+    def _look_at_places(self) -> None:
+        """End early where the destination or the journal is not where it was: what was done may be gone as well."""
+        if self._summary.stopped != _LOST and any(identity(path) != was for path, was in self._places.items()):
+            self._end_early(_LOST)
 
     def _end_early(self, why: str) -> None:
         self._summary.stopped = why
@@ -283,8 +314,8 @@ class _Run:
         record = replace(record, run=self._journal.run)
         self._journal.done(number, record)
         self._settled(record)
-        if record.reason == "disk-full" and not self._summary.stopped:
-            self._end_early("disk-full")
+        if record.reason in ("disk-full", _LOST) and not self._summary.stopped:
+            self._end_early(record.reason)
 
     def _end_dicomdirs(self) -> None:
         """Bring each DICOMDIR up to what became of its files."""

@@ -6,14 +6,16 @@ a killed job left is then known: an output that was begun is made again, one tha
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import re
 import sqlite3
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpuenc.archive.earlier import COLUMNS, NO_OUTCOME, Earlier, columns_of
+from gpuenc.archive.earlier import COLUMNS, NO_OUTCOME, Earlier, columns_of, demand_columns
 from gpuenc.archive.pool import Task
 from gpuenc.archive.report import Record, read_records, record_of
 from gpuenc.archive.scan import JOURNALS, Item
@@ -140,9 +142,11 @@ class Journal:
             f"SELECT place, number, source, ours, {_OUTCOME} FROM files WHERE place IN ({marks})",
             [os.fsencode(place) for place in places],
         )
-        return {
-            os.fsdecode(place): Earlier(number, os.fsdecode(source), *rest) for place, number, source, *rest in rows
-        }
+        found = {}
+        for place, number, source, ours, *outcome in rows:
+            demand_columns(outcome)
+            found[_path(place)] = Earlier(number, _path(source), ours, *outcome)
+        return found
 
     def plan(self, items: Iterable[tuple[Item, int]]) -> list[Item]:
         """Write files down as planned, with the sizes of their sources; return those whose place is taken already."""
@@ -181,13 +185,13 @@ class Journal:
             f"WHERE state = {_PLANNED} ORDER BY number LIMIT ?",
             (count,),
         ).fetchall()
-        sizes = accumulate(size_bytes for *_, size_bytes, _ in rows)
+        sizes = accumulate(_size(size_bytes) for *_, size_bytes, _ in rows)
         rows = [row for row, size_bytes in zip(rows, sizes, strict=True) if size_bytes <= most_bytes]
         self._db.executemany(f"UPDATE files SET state = {_BEGUN} WHERE number = ?", ((row[0],) for row in rows))
         if rows:
             self.commit()
         return [
-            Task(number, Item(os.fsdecode(source), os.fsdecode(place), replaces=bool(ours)), size_bytes)
+            Task(number, Item(_path(source), _path(place), replaces=bool(ours)), size_bytes)
             for number, place, source, size_bytes, ours in rows
         ]
 
@@ -210,7 +214,7 @@ class Journal:
         rows = self._db.execute(
             f"SELECT source FROM files WHERE state IN ({_PLANNED}, {_BEGUN}) ORDER BY number LIMIT ?", (count,)
         )
-        return [os.fsdecode(source) for (source,) in rows]
+        return [_path(source) for (source,) in rows]
 
     def finish(self) -> None:
         """Write down that every file has its outcome."""
@@ -246,7 +250,7 @@ class Journal:
     def _forget(self) -> None:
         """Begin nothing of what an earlier run has planned until the sources have been walked again."""
         rows = self._db.execute(f"SELECT source, place FROM files WHERE state = {_BEGUN}")
-        self.interrupted = [(os.fsdecode(source), os.fsdecode(place)) for source, place in rows]
+        self.interrupted = [(_path(source), _path(place)) for source, place in rows]
         self._db.execute(f"UPDATE files SET ours = 1 WHERE state = {_BEGUN}")
         self._db.execute(f"UPDATE files SET state = {_UNSEEN} WHERE state = {_PLANNED}")
         self._db.execute(f"UPDATE files SET state = {_UNSEEN} WHERE state = {_BEGUN}")
@@ -254,7 +258,7 @@ class Journal:
         self._last_earlier = self._db.execute("SELECT coalesce(max(number), 0) FROM files").fetchone()[0]
 
     def _compare(self, about: Mapping[str, str]) -> None:
-        before = dict(self._db.execute("SELECT name, value FROM about"))
+        before = {str(name): str(value) for name, value in self._db.execute("SELECT name, value FROM about")}
         if before.get("format") != str(_FORMAT):
             raise JobError("the journal was written by another version of gpuenc", code="journal-differs")
         for name, value in about.items():
@@ -262,7 +266,8 @@ class Journal:
                 raise JobError(
                     f"the job to resume was asked for {name} {before.get(name)}, not {value}", code="journal-differs"
                 )
-        self.earlier_token = before.get("token", "")
+        token = before.get("token", "")
+        self.earlier_token = token if re.fullmatch("[0-9a-f]{12}", token) else ""
         self.run = _run_after(before.get("run", "")) or self.run
         known = (("token", self._token), ("run", self.run))
         self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", known)
@@ -278,6 +283,7 @@ def records(path: Path) -> Iterator[Record]:
         ``journal-unusable``: it is no journal.
     """
     try:
+        _demand_file(path)
         db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         try:
             for (record,) in db.execute("SELECT record FROM files WHERE record IS NOT NULL ORDER BY number"):
@@ -286,7 +292,7 @@ def records(path: Path) -> Iterator[Record]:
                     yield found
         finally:
             db.close()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise JobError(f"{path} cannot be read: {error}", code="journal-unusable") from None
 
 
@@ -314,6 +320,26 @@ def _open(name: str) -> sqlite3.Connection:
     return db
 
 
+def _demand_file(path: Path) -> None:
+    """Refuse a pipe, which SQLite would wait for, and whatever else is no file."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file")
+
+
+def _path(value: object) -> str:
+    # SQLite keeps anything in any column.
+    path = os.fsdecode(value) if isinstance(value, bytes | str) else ""
+    if not path or "\0" in path:
+        raise sqlite3.DataError("a path in it is damaged")
+    return path
+
+
+def _size(value: object) -> int:
+    if not isinstance(value, int):
+        raise sqlite3.DataError("a size in it is damaged")
+    return value
+
+
 def _unusable(path: Path | None, error: Exception) -> JobError:
     return JobError(f"the journal {path} cannot be used: {error}", code="journal-unusable")
 
@@ -322,6 +348,7 @@ def _is_begun(path: Path) -> bool:
     """Whether there is a job, or at most the database of one that was killed before it was written down."""
     if not path.exists():
         return False
+    _demand_file(path)
     db = sqlite3.connect(path)
     try:
         return bool(db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
@@ -332,7 +359,7 @@ def _is_begun(path: Path) -> bool:
 def _run_after(run: str) -> str:
     """Return the name of the run that follows one; nothing where that has none."""
     job, _, number = run.partition("-")
-    return f"{job}-{int(number) + 1}" if number.isdecimal() else ""
+    return f"{job}-{int(number) + 1}" if number.isdecimal() and len(number) < 10 else ""
 
 
 def _demand_finished(path: Path) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from gpuenc.archive.request import Job
 from gpuenc.archive.scan import Item, LeftOut
 from gpuenc.dicom.digests import file_digest
+from gpuenc.dicom.regular import regular
 from gpuenc.errors import GpuencError, JobError
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 BEGINNING = b'{"gpuenc_manifest": 1, '
 SHARD_FILES, SHARD_BYTES = 1024, 2 << 30
 # What of a job decides about its outputs; the rest belongs to the machine that runs it.
-_KEPT = ("plugin", "verify", "verify_share", "keep_lossy", "whole_cells", "extended_offsets", "overwrite", "in_place")
+_SWITCHES = ("keep_lossy", "whole_cells", "extended_offsets", "overwrite", "in_place")
+_KEPT = ("plugin", "verify", "verify_share", *_SWITCHES)
 
 
 class Writer:
@@ -130,7 +132,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         try:
-            with self.path.open("rb") as stream:
+            with open(self.path, "rb", opener=regular) as stream:
                 first = stream.readline()
                 if not first.startswith(BEGINNING):
                     raise JobError(f"{self.path} is no manifest", code="manifest-wrong")
@@ -142,7 +144,7 @@ class Manifest:
             raise JobError(f"{self.path} cannot be read: {error.strerror}", code="manifest-wrong") from None
         except GpuencError:
             raise
-        except (ValueError, KeyError, TypeError, IndexError):
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
             raise JobError(f"the manifest {self.path} is not complete", code="manifest-wrong") from None
 
     def items(self, share: Share = Share()) -> Iterator[Item]:
@@ -153,7 +155,7 @@ class Manifest:
         JobError
             ``manifest-wrong``: a line cannot be read.
         """
-        with self.path.open("rb") as stream:
+        with open(self.path, "rb", opener=regular) as stream:
             next(stream)
             for number, line in enumerate(stream):
                 try:
@@ -166,7 +168,7 @@ class Manifest:
                     elif number % share.count == share.index - 1:
                         files = json.loads(line)["files"]
                         yield from (self._item(*entry) for entry in files)
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     raise JobError(f"line {number + 2} of {self.path} is wrong", code="manifest-wrong") from None
 
     def digest(self) -> str:
@@ -181,13 +183,24 @@ class Manifest:
         for item in self.items():
             yield item.source_path
 
-    def _item(self, source: str, place: str, _size_bytes: int, *left_out: Any) -> Item:
+    def _item(self, source: str, place: str, size_bytes: int, *left_out: Any) -> Item:
+        _demand_path(source)
+        if type(size_bytes) is not int or size_bytes < 0 or not isinstance(place, str) or "\0" in place:
+            raise ValueError
         if self.job.in_place:
             return Item(source, source, _left_out(*left_out) if left_out else None)
         destination = self.job.destination / place
-        if not Path(os.path.normpath(destination)).is_relative_to(self.job.destination):
+        inside = Path(os.path.normpath(destination))
+        if inside == self.job.destination or not inside.is_relative_to(self.job.destination):
             raise ValueError  # nobody but us may have written that, and we have not
         return Item(source, destination, _left_out(*left_out) if left_out else None)
+
+
+def _demand_path(path: object) -> Path:
+    """Return a path that means the same everywhere; others are not written, and would be read in another place."""
+    if not isinstance(path, str) or "\0" in path or not os.path.isabs(path):
+        raise ValueError
+    return Path(path)
 
 
 def _left_out(status: str, code: str, message: str) -> LeftOut:
@@ -214,11 +227,20 @@ def _as_json(job: Job) -> dict[str, Any]:
 
 
 def _job_of(values: dict[str, Any]) -> Job:
-    options = values["options"]
+    options, share = values["options"], values["verify_share"]
+    if (
+        not isinstance(values["sources"], list)
+        or not isinstance(values["plugin"], str)
+        or values["verify"] not in ("all", "independent", "none")
+        or type(share) not in (int, float)
+        or not 0 < share <= 1
+        or any(type(values[name]) is not bool for name in _SWITCHES)
+    ):
+        raise ValueError
     return Job(
-        sources=tuple(Path(source) for source in values["sources"]),
-        destination=Path(values["output"]),
+        sources=tuple(map(_demand_path, values["sources"])),
+        destination=_demand_path(values["output"]),
         target=target(find(values["to"]), **options | {name: tuple(options[name]) for name in ("psnrs", "ratios")}),
-        backup=Path(values["backup"]) if values["backup"] else None,
+        backup=None if values["backup"] is None else _demand_path(values["backup"]),
         **{name: values[name] for name in _KEPT},
     )

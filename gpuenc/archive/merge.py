@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gpuenc.archive.report import ReportFile, Summary, read_lines
 from gpuenc.dicom.atomic import AtomicFile
+from gpuenc.dicom.regular import regular
 from gpuenc.errors import DestinationError, InvalidOption, SourceError
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ def _places(database: sqlite3.Connection, report: int) -> Iterator[int]:
 
 def _demand_output(output: Path, reports: Sequence[Path]) -> None:
     try:
-        with output.open("rb") as before:
+        with open(output, "rb", opener=regular) as before:
             begins = before.read(len(ReportFile.BEGINNING))
     except FileNotFoundError:
         return

@@ -32,10 +32,11 @@ from gpuenc.dicom.attributes import (
 )
 from gpuenc.dicom.description import overlay_positions
 from gpuenc.dicom.difference import TRAILER, differing_tags
-from gpuenc.dicom.digests import PIECE_BYTES
+from gpuenc.dicom.digests import PIECE_BYTES, file_digest, xxh3_128
 from gpuenc.dicom.elements import PIXEL_DATA, name
 from gpuenc.dicom.header import MEDIA_SOP_INSTANCE
 from gpuenc.dicom.overlays import EmbeddedOverlays
+from gpuenc.dicom.regular import regular
 from gpuenc.dicom.source import DicomFile, may_be_lossy
 from gpuenc.errors import GpuencError, SourceError
 from gpuenc.plugins import usable_cores
@@ -131,7 +132,10 @@ def _missing(source: Path) -> Finding:
 
 
 def _identical(one: str, other: str, check: Callable[[], None]) -> bool:
-    with open(one, "rb", buffering=0) as ours, open(other, "rb", buffering=0) as theirs:
+    with (
+        open(one, "rb", buffering=0, opener=regular) as ours,
+        open(other, "rb", buffering=0, opener=regular) as theirs,
+    ):
         if os.fstat(ours.fileno()).st_size != os.fstat(theirs.fileno()).st_size:
             return False
         while True:
@@ -169,7 +173,8 @@ def _compared(item: Item, budget: ByteBudget, independent: bool, check: Callable
 def _not_an_image(item: Item, finding: Finding, error: SourceError) -> Finding:
     """Say what it means that a file without an image that can be read has other bytes than its output."""
     if is_dicomdir(item.source):
-        if rebuilt(item.source, item.destination.parent)[0] == item.destination.read_bytes():
+        wanted = rebuilt(item.source, item.destination.parent)[0]
+        if xxh3_128(wanted).hexdigest() == file_digest(item.destination):
             return replace(finding, verdict="equal", message="the DICOMDIR describes the files of the output")
         return replace(
             finding, message="the DICOMDIR is neither the source's nor one that describes the output's files"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gpuenc.archive.folders import Identity
     from gpuenc.archive.report import Record
     from gpuenc.archive.scan import Item
     from gpuenc.dicom.atomic import Unnamed
@@ -18,11 +19,13 @@ QUEUED_PER_FILE = 4
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One file to do: its number in the job, what it is, and the size of its source in bytes."""
+    """One file to do: its number in the job, what it is, the size of its source in bytes, and the job's destination."""
 
     number: int
     item: Item
     size_bytes: int = 0
+    # Which folder it was when the job began.
+    destination: Identity | None = None
 
 
 class Pool(Protocol):

@@ -20,6 +20,7 @@ from gpuenc.archive.findings import Finding, Stopped, line
 from gpuenc.archive.verify import run
 from gpuenc.cpu import decoders, samples
 from gpuenc.dicom.digests import file_digest
+from gpuenc.dicom.regular import regular
 from gpuenc.dicom.source import DicomFile
 from gpuenc.errors import DecodeFailed, GpuencError
 from gpuenc.frames import Coded
@@ -100,7 +101,7 @@ def _read(record: Path, output: Path) -> tuple[list[Recorded], list[Finding]]:
     """Return the outputs that a report names, and a finding for each line that is no record."""
     found: dict[str, dict[str, Any]] = {}
     broken = []
-    with record.open("rb") as lines:
+    with open(record, "rb", opener=regular) as lines:
         for number, text in enumerate(lines, 1):
             try:
                 values = json.loads(text)

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, NoReturn, cast, get_args
 
+from gpuenc.dicom.regular import regular
 from gpuenc.errors import SourceError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gpuenc.archive.earlier import Earlier
+    from gpuenc.archive.findings import Finding
 
 Status = Literal["encoded", "copied", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -141,7 +143,7 @@ class ReportFile:
         with contextlib.suppress(OSError):  # not of a device
             self._stream.truncate(0)
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record | Finding) -> None:
         """Write one line and hand it to the operating system; nothing after the first failure."""
         self.add_line(record.as_json())
 
@@ -169,7 +171,7 @@ class Summary:
     planned, earlier_files : int
         Files found; of these, done by an earlier run of the job.
     stopped : str
-        Why it ended early: ``"interrupted"`` or ``"disk-full"``.
+        Why it ended early: ``"interrupted"``, ``"disk-full"`` or ``"destination-lost"``.
     gpu_unused : str
         Why no GPU was used although one could be, in a sentence.
     resumable : bool
@@ -259,7 +261,7 @@ def read_records(path: Path, notes: list[str] | None = None) -> Iterator[Record]
 def read_lines(path: Path, notes: list[str] | None = None) -> Iterator[Line]:
     """Yield the records of a report with their lines; see `read_records`."""
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb", opener=regular) as stream:
             offset = 0
             for number, data in enumerate(iter(lambda: stream.readline(_LINE_BYTES), b""), 1):
                 ended = data.endswith(b"\n")

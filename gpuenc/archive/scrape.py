@@ -16,6 +16,7 @@ from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from gpuenc.dicom.atomic import AtomicFile
+from gpuenc.dicom.regular import regular
 from gpuenc.errors import DestinationError, InvalidOption
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class MetricsFile:
         self._thread = threading.Thread(target=self._run, name="gpuenc-metrics", daemon=True)
         self.problem = ""
         try:
-            with path.open("rb") as before:
+            with open(path, "rb", opener=regular) as before:
                 foreign = before.read(len(_FILE_BEGINNING)) not in (b"", _FILE_BEGINNING)
         except FileNotFoundError:
             foreign = False

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.carried import carry
+from gpuenc.archive.descriptors import files_at_once
 from gpuenc.archive.pool import QUEUED_PER_FILE
 from gpuenc.archive.transcode import Interrupted
 from gpuenc.gathering import Gathering
@@ -43,7 +44,7 @@ class Threads:
                 job.target.syntax, job.plugin, device=job.device, device_memory_bytes=job.device_memory_bytes
             )
         self._gathering = Gathering(plugins)
-        self._job = job = job if job.plugins else replace(job, plugins=self._gathering.plugins)
+        self._job = job = replace(job, plugins=job.plugins or self._gathering.plugins, jobs=files_at_once(job.jobs))
         self._abort = threading.Event()
         self._executor = ThreadPoolExecutor(job.jobs, thread_name_prefix="gpuenc-file")
         self._done: queue.SimpleQueue[tuple[int, Future[Record]]] = queue.SimpleQueue()
@@ -72,7 +73,9 @@ class Threads:
         """Have tasks done."""
         for task in tasks:
             defer = partial(self.unnamed.__setitem__, task.number) if self._job.durability == "shard" else None
-            future = self._executor.submit(carry, task.item, self._job, self._abort, defer=defer)
+            future = self._executor.submit(
+                carry, task.item, self._job, self._abort, defer=defer, destination=task.destination
+            )
             self._futures[task.number] = future
             future.add_done_callback(partial(self._put, task.number))
 

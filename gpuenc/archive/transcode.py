@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import time
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from gpuenc import engine
 from gpuenc.archive import inplace
 from gpuenc.archive.budget import PEAK_FACTOR
+from gpuenc.archive.folders import demand_same, make_output_folder
+from gpuenc.archive.recovery import replaced_before
 from gpuenc.archive.report import Record, Status
 from gpuenc.archive.request import Job
 from gpuenc.archive.stamp import Stamp
@@ -30,7 +33,7 @@ from gpuenc.dicom.overlays import EmbeddedOverlays
 from gpuenc.dicom.source import DicomFile
 from gpuenc.dicom.writer import OutputFile
 from gpuenc.encoder import error_of
-from gpuenc.errors import DestinationError, GpuencError, SourceError, ValuesOutsideBitsStored
+from gpuenc.errors import GpuencError, SourceError, ValuesOutsideBitsStored
 from gpuenc.frames import Failure
 from gpuenc.registry import chain
 from gpuenc.syntaxes import keeps_jpeg
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import BinaryIO
 
+    from gpuenc.archive.folders import Identity
     from gpuenc.archive.scan import Item
     from gpuenc.coding import Coding
     from gpuenc.dicom.atomic import Unnamed
@@ -72,6 +76,7 @@ class _Work:
     waits: Callable[[bool], None]
     defer: Callable[[Unnamed], None] | None = None
     opened: BinaryIO | None = None
+    destination: Identity | None = None
 
     def check(self) -> None:
         """Raise `Interrupted` if it is to be given up."""
@@ -79,13 +84,14 @@ class _Work:
             raise Interrupted
 
     def demand_unchanged(self) -> None:
-        """Check that nobody wrote to the source while it was read; one that vanished meanwhile was read whole.
+        """Check that the source is what was read, unless it vanished since, and that the destination is where it was.
 
         Raises
         ------
-        SourceError
-            ``source-changed``.
+        SourceError, DestinationError
+            ``source-changed``, ``destination-lost``.
         """
+        demand_same(self.job.destination, self.destination)
         now = Stamp.of_any(self.item.source)
         if now != self.stamp and (now is not None or self.job.in_place):
             raise SourceError("the source changed while it was read", code="source-changed")
@@ -97,6 +103,7 @@ def transcode_file(
     stop: threading.Event,
     waits: Callable[[bool], None] = lambda waiting: None,
     defer: Callable[[Unnamed], None] | None = None,
+    destination: Identity | None = None,
     *,
     opened: BinaryIO | None = None,
 ) -> Record:
@@ -116,6 +123,8 @@ def transcode_file(
         Is handed the output when it is complete, and flushes and names it; then the record says what it will be.
     opened : binary file, optional
         The source, where it is no file of this machine and only looked at; then `Item.stamp` says what it is.
+    destination : tuple of int, optional
+        Which folder the job's destination was when the job began; another one is not written to.
 
     Raises
     ------
@@ -123,7 +132,7 @@ def transcode_file(
         `stop` was set meanwhile; nothing of the output is left. Nothing else is raised for what a file holds.
     """
     begun = time.perf_counter()
-    work = _Work(item, job, stop, Stamp(0, 0), waits, defer)
+    work = _Work(item, job, stop, Stamp(0, 0), waits, defer, destination=destination)
     work.check()
     try:
         work = replace(work, stamp=item.stamp or Stamp.of(item.source), opened=opened)
@@ -135,7 +144,8 @@ def transcode_file(
         if error.errno in DISK_FULL:  # a deflated source is inflated into a temporary file
             record = _record(work, "failed", "disk-full", f"the folder for temporary files: {reason}")
         else:
-            record = _record(work, "failed", "unreadable-source", f"the source cannot be read: {reason}")
+            code = "name-too-long" if error.errno == errno.ENAMETOOLONG else "unreadable-source"
+            record = _record(work, "failed", code, f"the source cannot be read: {reason}")
     except MemoryError:
         record = _record(work, "failed", "out-of-memory", "there is not enough memory for one of its frames")
     except Interrupted:
@@ -180,7 +190,7 @@ def _outcome(source: DicomFile, work: _Work) -> Record:
     if source.compressed:
         source.frame(0)  # what is cut off, or contradicts itself, is neither encoded nor copied
     if source.syntax == job.target.syntax.uid and (job.target.lossless or job.keep_lossy):
-        before = inplace.replaced_before(work.item, job)
+        before = replaced_before(work.item, job, source, work.stop, work.check)
         if before:
             return _record(work, "encoded", message="replaced before the job was interrupted", **before)
         return _copied(work, "already-encoded", "it has the target's transfer syntax", source.syntax)
@@ -237,7 +247,7 @@ def _written(
     item, job = work.item, work.job
     found = changes(source, cells, target, wanted)
     overlays = EmbeddedOverlays(source.attributes, cells.overlay_bits) if moves_overlays(cells, wanted) else None
-    _make_folder(item.destination.parent)
+    make_output_folder(item.destination.parent, job.destination, work.destination)
     begun = time.perf_counter()
     tally = Tally()
     with (
@@ -349,7 +359,7 @@ def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Re
 
     size, digest = work.stamp.size_bytes, ""
     if not job.dry_run:
-        _make_folder(item.destination.parent)
+        make_output_folder(item.destination.parent, job.destination, work.destination)
         copy = copy_file(
             item.source,
             item.destination,
@@ -371,14 +381,6 @@ def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Re
         source_digest=digest,
         output_digest=digest,
     )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise DestinationError(f"the folder cannot be made: {reason}", code="destination-unwritable") from None
 
 
 def _failed(work: _Work, error: GpuencError, source_syntax: str = "") -> Record:

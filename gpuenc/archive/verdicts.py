@@ -12,11 +12,10 @@ from gpuenc.archive.findings import VERDICTS
 from gpuenc.archive.progress import counted, visible
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
-
     from rich.console import Console
 
     from gpuenc.archive.findings import Finding, Verified
+    from gpuenc.archive.report import ReportFile
 
 _LINE_EVERY_S = 10.0
 _SHOWN = frozenset(("differs", "missing", "unreadable"))
@@ -29,36 +28,27 @@ class VerdictDisplay:
     ----------
     console, errors : rich.console.Console
         Standard output and standard error.
-    report : binary file, optional
-        Unbuffered; gets one line of JSON for each file.
-
-    Attributes
-    ----------
-    problem : str
-        Why the report is not complete.
+    report : ReportFile, optional
+        Gets one line of JSON for each file.
     """
 
-    def __init__(self, console: Console, errors: Console, report: BinaryIO | None = None) -> None:
+    def __init__(self, console: Console, errors: Console, report: ReportFile | None = None) -> None:
         self._console, self._errors, self._report = console, errors, report
         self._files = self._done = 0
         self._last_line = time.monotonic()
-        self.problem = ""
 
     def start(self, files: int) -> None:
         """Show how much there is to do."""
         self._files = files
+        if self._report:
+            self._report.begin()
         self._show(self._console, counted(files, "file"))
 
     def done(self, finding: Finding) -> None:
         """Count one file; say at once what is wrong."""
         self._done += 1
-        if self._report and not self.problem:
-            try:
-                data = finding.as_json().encode() + b"\n"
-                while data:
-                    data = data[self._report.write(data) :]
-            except OSError as error:
-                self.problem = error.strerror or type(error).__name__
+        if self._report:
+            self._report.add(finding)
         if finding.verdict in _SHOWN:
             path = visible(finding.source or finding.output)
             code = f" [{finding.reason}]" if finding.reason else ""

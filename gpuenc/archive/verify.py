@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.budget import ByteBudget, default_bytes
+from gpuenc.archive.descriptors import files_at_once
 from gpuenc.archive.findings import Finding, Stopped, Verified
 from gpuenc.archive.pairs import compare_pair
 from gpuenc.archive.scan import JOURNALS, Item, scan
@@ -138,7 +139,7 @@ def run[Given](
         return replace(work(item, stop), seconds=time.perf_counter() - begun)
 
     waiting: deque[Future[Finding]] = deque()
-    jobs = jobs or usable_cores()
+    jobs = files_at_once(jobs or usable_cores())
     with ThreadPoolExecutor(jobs, thread_name_prefix="gpuenc-verify") as pool:
         try:
             for item in items:

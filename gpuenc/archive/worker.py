@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuenc.archive.budget import FILES_BEYOND_CORES, file_threads
 from gpuenc.archive.carried import carry
+from gpuenc.archive.descriptors import files_at_once, raise_limit
 from gpuenc.archive.locks import worker_of
 from gpuenc.archive.transcode import Interrupted
 from gpuenc.errors import EncodeFailed, GpuencError, InvalidOption
@@ -41,6 +42,7 @@ def main(file: int) -> None:
         faulthandler.enable()
     # Warnings of libraries may quote what a file holds.
     warnings.simplefilter("ignore")
+    raise_limit()
     pipe = Connection(file)
     with contextlib.suppress(EOFError, OSError):
         _Worker(pipe, pipe.recv()).run()
@@ -73,6 +75,7 @@ class _Worker:
         at_once = job.jobs
         if job.lanes is None and at_once > 1:
             at_once = file_threads(shared, job.target, job.budget.total_bytes, at_once - FILES_BEYOND_CORES)
+        at_once = files_at_once(at_once)
         self._job = replace(job, plugins=shared, jobs=at_once)
         no_gpu = why_on_cpu(job.target.syntax, job.device, job.plugin)
         self._say("ready", at_once, no_gpu)
@@ -117,7 +120,7 @@ class _Worker:
 
             outputs: list[Unnamed] = []
             defer = outputs.append if self._job.durability == "shard" else None
-            record = carry(task.item, self._job, self._abort, waits, defer)
+            record = carry(task.item, self._job, self._abort, waits, defer, task.destination)
             self._say("done", task.number, record, *outputs)
         except Interrupted:
             self._say("dropped", task.number)

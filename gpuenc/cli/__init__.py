@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from io import TextIOWrapper
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from gpuenc.cli import plan as planning
 from gpuenc.cli import shards as sharding
 from gpuenc.cli import transcode as transcoding
 from gpuenc.cli.terminal import Exit, console, flush_quietly
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(transcoding.transcode)
@@ -37,8 +40,8 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-def main() -> None:
-    """Run the command."""
+def main(loaded: Callable[[], None] = lambda: None) -> None:
+    """Run the command; `loaded` is called once everything is, before it begins."""
     # Where nobody listens, what is said goes nowhere, and no output of ours gets the number of a stream.
     sys.stdin, sys.stdout, sys.stderr = (
         stream or open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
@@ -51,6 +54,7 @@ def main() -> None:
     # Warnings of libraries may quote what a file holds.
     warnings.simplefilter("ignore")
     try:
+        loaded()
         app()
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)

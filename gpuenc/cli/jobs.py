@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from gpuenc.cli.terminal import Exit, errors, give_up
 
@@ -101,6 +101,7 @@ def home_of(destination: Path, journal: Path | None) -> Path:
 def with_resources(job: Job, *, jobs: int, workers: int | None, memory: int, reserve: int, cluster: str = "") -> Job:
     """Return the job with what this machine, or each worker of a cluster, gives it."""
     from gpuenc.archive.budget import FILES_BEYOND_CORES, ByteBudget, default_bytes
+    from gpuenc.archive.descriptors import raise_limit, workers_at_once
     from gpuenc.archive.elsewhere import room_of
     from gpuenc.archive.request import OnCluster
     from gpuenc.plugins import usable_cores
@@ -110,6 +111,7 @@ def with_resources(job: Job, *, jobs: int, workers: int | None, memory: int, res
         _demand_cluster(cluster, job)
         on_cluster = OnCluster(cluster, jobs, workers or 0, memory * 10**6)
         return replace(job, cluster=on_cluster, reserve_bytes=reserve_bytes)
+    raise_limit()
     cores = usable_cores()
     at_once = jobs or cores + FILES_BEYOND_CORES
     if workers is None:
@@ -121,7 +123,7 @@ def with_resources(job: Job, *, jobs: int, workers: int | None, memory: int, res
         job,
         jobs=at_once,
         lanes=jobs or None,
-        workers=min(workers, at_once),
+        workers=workers_at_once(min(workers, at_once)) if workers else 0,
         budget=ByteBudget(memory * 10**6 or default_bytes()),
         reserve_bytes=reserve_bytes,
     )
@@ -198,22 +200,36 @@ def _demand_plugin(job: Job) -> None:
         give_up(str(error), Exit.ENVIRONMENT)
 
 
+# What follows the source in a line of a report: `transcode`'s and `verify`'s replace their own kind.
+_SECOND = {"job": b"status", "verification": b"output"}
+_FIRST = re.compile(rb'\{"source": "(?:[^"\\]|\\.)*", "(\w+)"')
+# A path of 4096 bytes takes six times as much when every byte is escaped.
+_LONGEST_PATH_BYTES = 1 << 15
+
+
 @contextlib.contextmanager
-def report_at(path: Path | None, output: Path | None = None) -> Iterator[ReportFile | None]:
-    """Open a report; end with 2 for a file that is none, with 4 where it cannot be written."""
+def report_at(
+    path: Path | None, output: Path | None = None, *, kind: Literal["job", "verification"] = "job"
+) -> Iterator[ReportFile | None]:
+    """Open a report; end with 2 for a file that is none of its kind, with 4 where it cannot be written."""
+    from gpuenc.archive.folders import make_folders
     from gpuenc.archive.report import ReportFile
+    from gpuenc.dicom.regular import regular, waiting_for_nobody
 
     if path is None:
         yield None
         return
     try:
         if path.is_file():
-            with path.open("rb") as before:
-                if before.read(len(ReportFile.BEGINNING)) not in (b"", ReportFile.BEGINNING):
-                    give_up(f"{path} exists and is no report; it is left as it is", Exit.USAGE)
+            with open(path, "rb", opener=regular) as before:
+                begins = before.read(_LONGEST_PATH_BYTES)
+            if not ReportFile.BEGINNING.startswith(begins[: len(ReportFile.BEGINNING)]):
+                give_up(f"{path} exists and is no report; it is left as it is", Exit.USAGE)
+            if (found := _FIRST.match(begins)) and found[1] != _SECOND[kind]:
+                give_up(f"{path} exists and is no report of a {kind}; it is left as it is", Exit.USAGE)
         if output is not None and path.absolute().is_relative_to(output.absolute()):
-            path.parent.mkdir(parents=True, exist_ok=True)  # as the job would a little later
-        stream = path.open("ab", buffering=0)  # emptied when the job begins
+            make_folders(path.parent)  # as the job would a little later
+        stream = open(path, "ab", buffering=0, opener=waiting_for_nobody)  # noqa: SIM115 - emptied when the job begins
     except OSError as error:
         give_up(f"cannot write the report {path}: {error.strerror}", Exit.ENVIRONMENT)
     with stream:

@@ -90,14 +90,15 @@ def plan(
 def _manifest_at(path: Path | None, job: Job) -> Iterator[Writer | None]:
     from gpuenc.archive.manifest import BEGINNING, Writer
     from gpuenc.dicom.atomic import AtomicFile
+    from gpuenc.dicom.regular import regular
     from gpuenc.errors import DestinationError
 
     if path is None:
         yield None
         return
     try:
-        if path.is_file():
-            with path.open("rb") as before:
+        if path.exists():
+            with open(path, "rb", opener=regular) as before:
                 if before.read(len(BEGINNING)) != BEGINNING:
                     give_up(f"{path} exists and is no manifest; it is left as it is", Exit.USAGE)
         with AtomicFile(path, overwrite=True) as file:

@@ -198,6 +198,12 @@ def _end(summary: Summary, *, may_be_empty: bool) -> NoReturn:
         # A job that had no room for its first file has left no journal.
         how = "go on with --resume" if summary.resumable else "begin again"
         give_up(f"there is no room left: make some, then {how}", Exit.ENVIRONMENT)
+    if summary.stopped == "destination-lost":
+        give_up(
+            "the output folder, or the journal in it, was removed, moved or replaced while the job was at work; what "
+            "was written there before may be gone: put it back and go on with --resume, or begin again",
+            Exit.ENVIRONMENT,
+        )
     if summary.stopped:
         raise typer.Exit(Exit.INTERRUPTED)
     # Of more machines than shards, some have nothing to do.

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
+from gpuenc.cli.jobs import report_at
 from gpuenc.cli.terminal import Exit, console, errors, give_up, stop_on_signals
-
-if TYPE_CHECKING:
-    from typing import BinaryIO
 
 
 def verify(
@@ -31,19 +29,16 @@ def verify(
     """Decode outputs again and compare every sample and element with the sources."""
     with stop_on_signals() as stop:
         from gpuenc.archive import verify as trees
+        from gpuenc.archive.descriptors import raise_limit
         from gpuenc.archive.recheck import recheck
         from gpuenc.archive.verdicts import VerdictDisplay
 
         if problem := trees.unfit(paths, record):
             give_up(problem, Exit.NO_INPUT if problem.startswith("no such") else Exit.USAGE)
+        raise_limit()
         with contextlib.ExitStack() as files:
-            stream = None
-            if report:
-                try:
-                    stream = files.enter_context(report.open("xb", buffering=0))
-                except OSError as error:
-                    give_up(f"cannot write the report {report}: {error.strerror}", Exit.ENVIRONMENT)
-            display = VerdictDisplay(console, errors, cast("BinaryIO | None", stream))
+            report_file = files.enter_context(report_at(report, kind="verification"))
+            display = VerdictDisplay(console, errors, report_file)
             if record:
                 verified = recheck(record, paths[0], display, independent=independent, jobs=jobs, stop=stop)
             else:
@@ -53,8 +48,8 @@ def verify(
                 )
         if verified.interrupted:
             raise typer.Exit(Exit.INTERRUPTED)
-        if display.problem:
-            give_up(f"the report {report} is not complete: {display.problem}", Exit.ENVIRONMENT)
+        if report_file and report_file.problem:
+            give_up(f"the report {report} is not complete: {report_file.problem}", Exit.ENVIRONMENT)
         if verified.planned == 0:
             give_up("there is nothing to verify", Exit.NO_INPUT)
         raise typer.Exit(Exit.OK if verified.good(allow_lossy=allow_lossy) else Exit.SOME_FAILED)

@@ -16,6 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Self
 
 from gpuenc.dicom.digests import PIECE_BYTES, file_digest, xxh3_128
+from gpuenc.dicom.regular import regular
 from gpuenc.errors import DestinationError
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _BUFFER_BYTES = 1 << 15
 DISK_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 # What file systems without hard links answer.
 _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV))
+# Where a system says under which name an open file is known now.
+_HANDLES = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else ""
 _UMASK_LOCK = threading.Lock()
 
 
@@ -102,7 +105,7 @@ class AtomicFile:
     Raises
     ------
     DestinationError
-        ``destination-exists``, ``destination-unwritable`` or ``disk-full``.
+        ``destination-exists``, ``destination-unwritable``, ``name-too-long`` or ``disk-full``.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class AtomicFile:
         self._folder, name = os.path.split(self._path)
         self._overwrite, self._fsync, self._defer, self._token = overwrite, fsync, defer, token
         self._open = False
+        self._handle: int | None = None
         with self.errors():
             if not overwrite and os.path.lexists(self._path):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -183,16 +187,20 @@ class AtomicFile:
                     _make_alike(self.file.fileno(), like)
             if self._fsync and not self._defer:
                 os.fsync(self.file.fileno())
+            if _HANDLES:
+                self._handle = os.dup(self.file.fileno())
             self.file.close()
         if check:
             check()
         whole = Unnamed(self._temporary, self._path, self._overwrite)
         if self._defer:
             self._open = False
+            self._forget()
             self._defer(whole)
             return size
         whole.name()
         self._open = False
+        self._forget()
         # The file is there: what goes wrong from here on must not have anyone believe it failed.
         if self._fsync:
             sync_folder(self._folder or ".")
@@ -202,10 +210,27 @@ class AtomicFile:
         """Remove what was written; does nothing after `publish`."""
         if self._open:
             self._open = False
+            if _HANDLES and self._handle is None and not self.file.closed:
+                self._handle = os.dup(self.file.fileno())
             with contextlib.suppress(OSError):
                 self.file.close()
             with contextlib.suppress(OSError):
-                os.unlink(self._temporary)
+                self._unlink()
+            self._forget()
+
+    def _unlink(self) -> None:
+        try:
+            os.unlink(self._temporary)
+        except FileNotFoundError:
+            # Its folder may have another name now.
+            moved = "" if self._handle is None else os.readlink(f"{_HANDLES}/{self._handle}")
+            if os.path.basename(moved) == os.path.basename(self._temporary):
+                os.unlink(moved)
+
+    def _forget(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
     def _new(self, tail: str) -> tuple[BinaryIO, str]:
         name = f"{self._stem}{tail}{TEMPORARY_SUFFIX}"
@@ -231,10 +256,11 @@ def errors() -> Iterator[None]:
     except DestinationError:
         raise
     except OSError as error:
-        full = error.errno in DISK_FULL
+        code = "disk-full" if error.errno in DISK_FULL else "destination-unwritable"
+        code = "name-too-long" if error.errno == errno.ENAMETOOLONG else code
         raise DestinationError(
             f"the destination cannot be written: {os.strerror(error.errno or 0)}",
-            code="disk-full" if full else "destination-unwritable",
+            code=code,
         ) from None
 
 
@@ -288,7 +314,7 @@ def copy_file(
     """
     digest = xxh3_128()
     with (
-        open(source, "rb", buffering=0) as reader,
+        open(source, "rb", buffering=0, opener=regular) as reader,
         AtomicFile(destination, overwrite=overwrite, fsync=fsync, defer=defer, token=token) as out,
     ):
         piece = b"-"

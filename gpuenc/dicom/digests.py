@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from xxhash import xxh3_64_intdigest, xxh3_128
 
+from gpuenc.dicom.regular import regular
+
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
@@ -34,7 +36,7 @@ def file_digest(path: str | os.PathLike[str], *, check: Callable[[], None] | Non
         The file cannot be read.
     """
     digest = xxh3_128()
-    with open(path, "rb", buffering=0) as file:
+    with open(path, "rb", buffering=0, opener=regular) as file:
         while piece := file.read(PIECE_BYTES):
             if check:
                 check()

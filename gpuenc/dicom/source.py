@@ -33,6 +33,7 @@ from gpuenc.dicom.pixels import (
     may_be_lossy,
 )
 from gpuenc.dicom.raw import raw_dataset, raw_element
+from gpuenc.dicom.regular import regular
 from gpuenc.errors import SourceError
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class DicomFile(PixelSource):
         self.name = self.path if name is None else name
         self.notes = []
         self._held: bytes | None = None
-        self._raw = file or cast("BinaryIO", open(self.path, "rb", buffering=0))  # noqa: SIM115 - closed by close()
+        self._raw = file or cast("BinaryIO", open(self.path, "rb", buffering=0, opener=regular))  # noqa: SIM115
         self._file = self._raw
         try:
             self._open(hold_bytes, groups)

@@ -16,6 +16,7 @@ from gpuenc.archive.page.markup import text
 from gpuenc.archive.page.sections import body
 from gpuenc.archive.page.tally import Tally
 from gpuenc.dicom.atomic import AtomicFile
+from gpuenc.dicom.regular import regular
 from gpuenc.errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class _Utf8:
 def _demand_page(output: Path) -> None:
     wanted = BEGINNING.encode()
     try:
-        with output.open("rb") as before:
+        with open(output, "rb", opener=regular) as before:
             begins = before.read(len(wanted))
     except FileNotFoundError:
         return
