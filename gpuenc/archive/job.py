@@ -88,9 +88,12 @@ def run(
                 work.through()
             finally:
                 pool.close()
+                summary.all_found = work.planner.complete
                 summary.seconds = time.perf_counter() - started
                 watcher.finish(summary)
-            if not summary.stopped:
+            if summary.stopped:
+                journal.stop(summary.stopped)
+            else:
                 journal.finish()
         except sqlite3.Error as error:
             raise JobError(f"the journal cannot be written: {error}", code="journal-unusable") from None

@@ -6,16 +6,17 @@ a killed job left is then known: an output that was begun is made again, one tha
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sqlite3
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gpuenc.archive.pool import Task
-from gpuenc.archive.report import Record, read_records, record_of
+from gpuenc.archive.report import Record, record_of
 from gpuenc.archive.scan import JOURNALS, Item
 from gpuenc.errors import JobError
 
@@ -198,10 +199,18 @@ class Journal:
         )
         return [os.fsdecode(source) for (source,) in rows]
 
+    def found_all(self) -> None:
+        """Write down that there are no more files than those planned."""
+        self._note("found-all", "yes")
+
     def finish(self) -> None:
         """Write down that every file has its outcome."""
-        self._db.execute("INSERT OR REPLACE INTO about VALUES ('finished', 'yes')")
+        self._note("finished", "yes")
         self.commit()
+
+    def stop(self, why: str) -> None:
+        """Write down why the job ends before that."""
+        self._note("stopped", why)
 
     def commit(self) -> None:
         """Have everything so far on the disk."""
@@ -212,7 +221,11 @@ class Journal:
         """Write down what there is, and close; a journal in which nothing was ever begun is no journal."""
         begun = True
         try:
-            begun = bool(self._db.execute(f"SELECT 1 FROM files WHERE state != {_PLANNED} LIMIT 1").fetchone())
+            begun = bool(
+                self._db.execute(
+                    f"SELECT 1 FROM files WHERE state != {_PLANNED} UNION SELECT 1 FROM about WHERE name = 'finished'"
+                ).fetchone()
+            )
             self._db.execute("COMMIT")
         except sqlite3.Error:
             pass  # it stays as it was; a job that goes on with it does again what was not written down
@@ -220,6 +233,9 @@ class Journal:
             self._db.close()
         if self._path and not begun:
             _remove(self._path)
+
+    def _note(self, name: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, value))
 
     def _begin(self, about: Mapping[str, str]) -> None:
         # With what it is about in one transaction: there is a whole journal or none.
@@ -245,7 +261,27 @@ class Journal:
                 raise JobError(
                     f"the job to resume was asked for {name} {before.get(name)}, not {value}", code="journal-differs"
                 )
-        self._db.execute("DELETE FROM about WHERE name = 'finished'")
+        self._db.execute("DELETE FROM about WHERE name IN ('finished', 'found-all', 'stopped')")
+
+
+class Progress(NamedTuple):
+    """How far a job is: files found, whether these are all, whether all have outcomes, and why not where it said so."""
+
+    planned: int
+    all_found: bool
+    finished: bool
+    stopped: str
+
+
+def progress(path: Path) -> Progress:
+    """Return how far the job of a journal is; see `records`."""
+    with _read_only(path) as db:
+        about = dict(db.execute("SELECT name, value FROM about"))
+        finished = "finished" in about
+        # What only an earlier run had found is there still, unless the sources were walked to the end again.
+        seen = f"WHERE state != {_UNSEEN}" if "found-all" in about else ""
+        (planned,) = db.execute(f"SELECT count(*) FROM files {seen}").fetchone()
+    return Progress(planned, finished or "found-all" in about, finished, about.get("stopped", ""))
 
 
 def records(path: Path) -> Iterator[Record]:
@@ -256,32 +292,31 @@ def records(path: Path) -> Iterator[Record]:
     JobError
         ``journal-unusable``: it is no journal.
     """
+    with _read_only(path) as db:
+        # Of a source that was not found again, what was told of it is not of this job any more.
+        told = (
+            f"record IS NOT NULL AND (state != {_UNSEEN} OR NOT EXISTS (SELECT 1 FROM about WHERE name = 'found-all'))"
+        )
+        for (record,) in db.execute(f"SELECT record FROM files WHERE {told} ORDER BY number"):
+            found = record_of(record)
+            if found:
+                yield found
+
+
+def recorded(path: Path, destination: str) -> Record | None:
+    """Return the outcome that a journal holds of the output at `destination`; see `records`."""
+    with _read_only(path) as db:
+        row = db.execute("SELECT record FROM files WHERE place = ?", (os.fsencode(destination),)).fetchone()
+    return record_of(row[0]) if row and row[0] else None
+
+
+@contextlib.contextmanager
+def _read_only(path: Path) -> Iterator[sqlite3.Connection]:
     try:
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        try:
-            for (record,) in db.execute("SELECT record FROM files WHERE record IS NOT NULL ORDER BY number"):
-                found = record_of(record)
-                if found:
-                    yield found
-        finally:
-            db.close()
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            yield db
     except sqlite3.Error as error:
         raise JobError(f"{path} cannot be read: {error}", code="journal-unusable") from None
-
-
-def records_at(path: Path, notes: list[str] | None = None) -> Iterator[Record]:
-    """Yield the outcomes of a job: of a report, of a journal, or of the folder whose journal is in it.
-
-    Raises
-    ------
-    SourceError, JobError
-        As `gpuenc.archive.report.read_records` and `records`.
-    """
-    if path.is_dir():
-        path = place_of(path)
-        if not path.exists():
-            raise JobError(f"{path.parent.parent} holds no job's journal: name a report", code="journal-missing")
-    return records(path) if path.suffix == ".sqlite" else read_records(path, notes)
 
 
 def _open(name: str) -> sqlite3.Connection:

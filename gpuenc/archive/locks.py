@@ -47,6 +47,26 @@ def only_job(journal: Path) -> Iterator[None]:
         yield
 
 
+def is_at_work(journal: Path) -> bool:
+    """Whether a job is at work on `journal` now, as far as that can be seen from here."""
+    if fcntl is None:
+        return False
+    try:
+        handle = os.open(_job_lock(journal), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # Shared, and for no longer than this takes: two that look do not see each other.
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
 def _await_workers(journal: Path) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while True:

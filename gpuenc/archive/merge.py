@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal
 
+from gpuenc.archive.outcomes import Span
 from gpuenc.archive.report import ReportFile, Summary, read_lines
 from gpuenc.dicom.atomic import AtomicFile
 from gpuenc.errors import DestinationError, InvalidOption, SourceError
@@ -198,7 +199,7 @@ def _reconcile(database: sqlite3.Connection, expected: Iterable[str], merge: Mer
 
 
 def _write(database: sqlite3.Connection, reports: Sequence[Path], output: Path, merge: Merge) -> None:
-    first_s, last_s = float("inf"), 0.0
+    span = Span()
     with AtomicFile(output, overwrite=True) as new:
         for number, report in enumerate(reports):
             chosen = _places(database, number)
@@ -210,13 +211,11 @@ def _write(database: sqlite3.Connection, reports: Sequence[Path], output: Path, 
                 with new.errors():
                     new.file.write(line.data + b"\n")
                 merge.summary.add(line.record)
-                if line.record.finished_s:
-                    first_s = min(first_s, line.record.finished_s - line.record.seconds)
-                    last_s = max(last_s, line.record.finished_s)
+                span.add(line.record)
         if merge.summary.done != database.execute("SELECT count(*) FROM outcome").fetchone()[0]:
             raise SourceError("a report was changed while it was read; merge when the jobs are over")
         new.publish()
-    merge.summary.seconds = max(0.0, last_s - first_s) if last_s else 0.0
+    merge.summary.seconds = span.seconds
 
 
 def _places(database: sqlite3.Connection, report: int) -> Iterator[int]:

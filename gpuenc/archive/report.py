@@ -154,6 +154,8 @@ class Summary:
     ----------
     planned, earlier_files : int
         Files found; of these, done by an earlier run of the job.
+    all_found : bool
+        There are no more files than these.
     stopped : str
         Why it ended early: ``"interrupted"`` or ``"disk-full"``.
     gpu_unused : str
@@ -172,6 +174,7 @@ class Summary:
     verified_files: int = 0
     seconds: float = 0.0
     planned: int = 0
+    all_found: bool = True
     earlier_files: int = 0
     stopped: str = ""
     gpu_unused: str = ""

@@ -8,10 +8,11 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+from gpuenc.cli.options import LossySources, OutOfRange
 from gpuenc.cli.terminal import Exit, errors, give_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -58,7 +59,43 @@ def verification_of(text: str) -> tuple[Verify, float]:
     return "all", float(share[1]) / 100
 
 
-def place_of(
+def job_of(
+    sources: Sequence[Path] | None,
+    output: Path | None,
+    target: Target,
+    *,
+    plugin: str,
+    verify: str,
+    lossy_sources: LossySources,
+    out_of_range: OutOfRange,
+    extended_offsets: bool,
+    overwrite: bool,
+    in_place: bool,
+    backup: Path | None,
+    no_backup: bool,
+) -> Job:
+    """Return the job that these options ask for, without what the machine gives it; end with 2 where they are wrong."""
+    from gpuenc.archive.request import Job
+
+    found = tuple(sources or ())
+    how_to_verify, verify_share = verification_of(verify)
+    return Job(
+        sources=found,
+        destination=_place_of(found, output, in_place=in_place, backup=backup, no_backup=no_backup),
+        target=target,
+        plugin=plugin,
+        verify=how_to_verify,
+        verify_share=verify_share,
+        keep_lossy=lossy_sources is LossySources.KEEP,
+        whole_cells=out_of_range is OutOfRange.WHOLE_CELLS,
+        extended_offsets=extended_offsets,
+        overwrite=overwrite,
+        in_place=in_place,
+        backup=backup,
+    )
+
+
+def _place_of(
     sources: tuple[Path, ...], output: Path | None, *, in_place: bool, backup: Path | None, no_backup: bool
 ) -> Path:
     """Return the folder of the outputs, or, for replaced sources, of the journal; end with 2 for a contradiction."""
@@ -154,8 +191,8 @@ def _demand_plugin(job: Job) -> None:
 
 
 @contextlib.contextmanager
-def report_at(path: Path | None, output: Path | None = None) -> Iterator[ReportFile | None]:
-    """Open a report; end with 2 for a file that is none, with 4 where it cannot be written."""
+def report_at(path: Path | None, output: Path | None = None, *, dry_run: bool = False) -> Iterator[ReportFile | None]:
+    """Open a report; end with 2 for a file that is none, or is one and is not to be lost, with 4 for one it cannot."""
     from gpuenc.archive.report import ReportFile
 
     if path is None:
@@ -166,6 +203,8 @@ def report_at(path: Path | None, output: Path | None = None) -> Iterator[ReportF
             with path.open("rb") as before:
                 if before.read(len(ReportFile.BEGINNING)) not in (b"", ReportFile.BEGINNING):
                     give_up(f"{path} exists and is no report; it is left as it is", Exit.USAGE)
+                if dry_run and before.tell():
+                    give_up(f"{path} is a report, and a dry run replaces none: choose another name", Exit.USAGE)
         if output is not None and path.absolute().is_relative_to(output.absolute()):
             path.parent.mkdir(parents=True, exist_ok=True)  # as the job would a little later
         stream = path.open("ab", buffering=0)  # emptied when the job begins

@@ -262,9 +262,9 @@ def test_long_names_are_cut():
 def test_page_from_a_report(tmp_path):
     report = write_report(tmp_path / "r.jsonl", SOME[:100])
     report.write_bytes(report.read_bytes() + b'{"source": "cut')
-    found, notes = make_page(report, tmp_path / "p.html", {"Target": HTJ2K})
+    found, outcomes = make_page(report, tmp_path / "p.html", {"Target": HTJ2K})
     html = (tmp_path / "p.html").read_text(encoding="utf-8")
-    assert (found.files, len(notes)) == (100, 1)
+    assert (found.files, len(outcomes.notes)) == (100, 1)
     assert int(Page(html).tiles["Files"]) == 100
     assert "line 101 is cut off" in html
     before = html

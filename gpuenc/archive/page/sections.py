@@ -30,6 +30,7 @@ from gpuenc.errors import CODES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from gpuenc.archive.outcomes import State
     from gpuenc.archive.page.tally import Share, Tally
 
 _STATUS_MEANS = {
@@ -41,9 +42,9 @@ _STATUS_MEANS = {
 _ORDER: dict[str, int] = {status: number for number, status in enumerate(STATUSES)}
 
 
-def body(tally: Tally, about: Mapping[str, str]) -> Iterator[str]:
+def body(tally: Tally, about: Mapping[str, str], state: State) -> Iterator[str]:
     """Yield the page's body in pieces."""
-    yield from _header(tally, about)
+    yield from _header(tally, about, state)
     yield "<main>\n"
     yield from _totals(tally)
     if not tally.files:
@@ -61,17 +62,25 @@ def body(tally: Tally, about: Mapping[str, str]) -> Iterator[str]:
     yield "times of day are UTC. This page loads nothing and sends nothing.</p></footer>\n"
 
 
-def _header(tally: Tally, about: Mapping[str, str]) -> Iterator[str]:
+def _header(tally: Tally, about: Mapping[str, str], state: State) -> Iterator[str]:
     failed = tally.total.files["failed"]
     yield '<a class="skip" href="#totals">Skip to the totals</a>\n<header><h1>Compression report</h1>\n'
+    far = state.sentence(tally.files)
+    if far:
+        yield f'<p class="verdict open" id="state">{text(f"… {far[0].upper()}{far[1:]}.")}</p>\n'
     if not tally.files:
         yield '<p class="verdict bad">The report holds no file.</p>\n'
     elif failed:
         rest = f"the other {_counted(tally.files - failed, 'file')} have an output or were left out on purpose"
         yield f'<p class="verdict bad">✗ {text(_counted(failed, "file"))} failed; {text(rest)}.</p>\n'
     else:
-        yield f'<p class="verdict good">✓ No failures among {text(_counted(tally.files, "file"))}.</p>\n'
+        so_far = " so far" if far else ""
+        yield f'<p class="verdict good">✓ No failures{so_far} among {text(_counted(tally.files, "file"))}.</p>\n'
     lines = dict(about)
+    if state.condition == "unknown":
+        lines["State"] = "not known here: the job's journal is not beside its outputs, or is that of a later job"
+    elif not far:
+        lines["State"] = "finished: every file found has its outcome"
     if tally.timeline.bins:
         first, last = tally.timeline.first_s, tally.timeline.last_s
         lines["Time"] = f"{charts.moment(first)} to {charts.moment(last)} UTC"
