@@ -12,7 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpuenc.archive.directories import brought_up_to_date, is_held
+from gpuenc.archive.dicomdir_outcome import brought_up_to_date, is_held
 from gpuenc.archive.journal import Journal
 from gpuenc.archive.leftovers import remove_leftovers
 from gpuenc.archive.locks import only_job

@@ -55,8 +55,7 @@ class State:
         """Return what is to be said of a job of which so many outcomes are shown; empty where all is well."""
         if self.condition == "unknown":
             return ""
-        total = f"{self.planned:,}" + ("" if self.all_found else " found so far")
-        far = f"{done:,} of {total} files done"
+        far = f"{done:,} of {self.planned:,} files{'' if self.all_found else ' found so far'} done"
         names = ", ".join(self.absent[:_NAMED]) + (" …" if len(self.absent) > _NAMED else "")
         absent = f"; not begun: shard {names}" if names else ""
         if self.condition == "running":

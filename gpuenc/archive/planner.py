@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpuenc.archive.directories import NAME as DICOMDIR
+from gpuenc.archive.dicomdir_outcome import NAME as DICOMDIR
 from gpuenc.archive.report import Record
 from gpuenc.archive.scan import LeftOut, scan
 from gpuenc.archive.stamp import Stamp

@@ -45,7 +45,11 @@ def merge_reports(
     reports: Annotated[list[Path], typer.Argument(help="Reports, such as those of a job's shards.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The joined report; another report is replaced.")],
     manifest: Annotated[
-        Path | None, typer.Option("--manifest", help="What `gpuenc plan` wrote: say which of its files are missing.")
+        Path | None,
+        typer.Option(
+            "--manifest",
+            help="What `gpuenc plan` wrote: say which of its files are missing; if none, bring DICOMDIRs up to date.",
+        ),
     ] = None,
 ) -> None:
     """Join reports into one with each source once; fail where outcomes contradict each other or are missing."""
@@ -54,7 +58,8 @@ def merge_reports(
     from gpuenc.archive.progress import show_merge
 
     with told():
-        expected = Manifest(manifest).sources() if manifest else None
-        merged = merge.merge_reports(reports, output, expected)
+        of = Manifest(manifest) if manifest else None
+        outputs = of.job.destination if of and not of.job.in_place else None
+        merged = merge.merge_reports(reports, output, of.sources() if of else None, outputs=outputs)
     show_merge(merged, console, errors)
     raise typer.Exit(Exit.SOME_FAILED if merged.conflicts or merged.missing else Exit.OK)

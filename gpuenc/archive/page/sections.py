@@ -138,7 +138,7 @@ def _tile(name: str, cell: Cell, told: str, colour: str = "") -> str:
 
 def _over_time(tally: Tally) -> Iterator[str]:
     line = tally.timeline
-    if not line.bins:
+    if len(line.bins) < 2:  # a single bar says nothing that the totals do not say
         return
     yield section("time", "Over time")
     numbers = range(min(line.bins), max(line.bins) + 1)
