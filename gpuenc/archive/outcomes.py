@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -234,7 +234,6 @@ def _state_of_report(path: Path) -> State:
 def _of_as_many(path: Path, holders: list[Path], journals: list[Path]) -> State:
     """Return the state of the shard that a report is of, or of all where it holds more than one."""
     state = _state_of(holders)
-    if len(journals) == len(holders):
-        return state
-    more = sum(1 for _ in read_records(path)) > state.planned
-    return _state_of(journals) if more else State(state.condition, state.planned, state.all_found)
+    if len(journals) > len(holders) and sum(1 for _ in read_records(path)) > state.planned:
+        return _state_of(journals)
+    return replace(state, absent=())

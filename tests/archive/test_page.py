@@ -154,7 +154,7 @@ def test_times_that_are_none_are_left_out():
     for finished_s in (0.0, 5e11, 3.0, 9e10):
         line.add(Record("a", "encoded", finished_s=finished_s))
     assert (line.untimed, len(line.bins)) == (2, 2)
-    html = page_of([Record("a", "encoded", seconds=2.0), Record("b", "encoded", finished_s=1e9)])
+    html = page_of([Record("a", "encoded", seconds=2.0), *(Record("b", "encoded", finished_s=at) for at in (1e9, 2e9))])
     assert "1 file without a time" in html
     assert "Over time" not in page_of([Record("a", "encoded", seconds=2.0)])
 
