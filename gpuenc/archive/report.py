@@ -18,7 +18,7 @@ Status = Literal["encoded", "copied", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 # A longer line would be a record of more than a million frames.
-_LINE_BYTES = 1 << 26
+LINE_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,11 +245,11 @@ def read_lines(path: Path, notes: list[str] | None = None) -> Iterator[Line]:
     try:
         with path.open("rb") as stream:
             offset = 0
-            for number, data in enumerate(iter(lambda: stream.readline(_LINE_BYTES), b""), 1):
+            for number, data in enumerate(iter(lambda: stream.readline(LINE_BYTES), b""), 1):
                 ended = data.endswith(b"\n")
                 record = record_of(data)
                 if record is None:
-                    if ended or len(data) == _LINE_BYTES or not _may_be_cut(data, number):
+                    if ended or len(data) == LINE_BYTES or not _may_be_cut(data, number):
                         _demand_report(path, number)
                     if notes is not None:
                         notes.append(f"{path}: line {number} is cut off and left out")

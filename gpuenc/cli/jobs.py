@@ -81,7 +81,7 @@ def job_of(
     how_to_verify, verify_share = verification_of(verify)
     return Job(
         sources=found,
-        destination=_place_of(found, output, in_place=in_place, backup=backup, no_backup=no_backup),
+        destination=_destination_of(found, output, in_place=in_place, backup=backup, no_backup=no_backup),
         target=target,
         plugin=plugin,
         verify=how_to_verify,
@@ -95,7 +95,7 @@ def job_of(
     )
 
 
-def _place_of(
+def _destination_of(
     sources: tuple[Path, ...], output: Path | None, *, in_place: bool, backup: Path | None, no_backup: bool
 ) -> Path:
     """Return the folder of the outputs, or, for replaced sources, of the journal; end with 2 for a contradiction."""
@@ -150,8 +150,6 @@ def demand_job(job: Job) -> None:
             "--in-place needs its outputs on the disk before it replaces anything: leave out --durability none",
             Exit.USAGE,
         )
-    if not job.workers:
-        _demand_plugin(job)
     if os.path.lexists(job.destination) and not os.path.isdir(job.destination):
         give_up(f"{job.destination} is not a folder", Exit.USAGE)
 
@@ -176,18 +174,6 @@ def _demand_sources(job: Job) -> None:
     for source in job.sources:
         if not job.in_place and os.path.isdir(source) and os.path.exists(output) and os.path.samefile(source, output):
             give_up(f"{output} is a source, and sources are never changed: choose another --output", Exit.USAGE)
-
-
-def _demand_plugin(job: Job) -> None:
-    """Stop with 2 for a label that is not there, with 4 where nothing can encode or a GPU is missing."""
-    from gpuenc.registry import chain
-
-    try:
-        chain(job.target.syntax, job.plugin, device=job.device)
-    except ValueError as error:
-        give_up(str(error), Exit.USAGE)
-    except RuntimeError as error:
-        give_up(str(error), Exit.ENVIRONMENT)
 
 
 @contextlib.contextmanager
