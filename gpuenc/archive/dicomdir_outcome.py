@@ -79,7 +79,8 @@ def _rebuilt(record: Record, source: Path, destination: Path, *, fsync: bool) ->
     said = f"{made.changed} of {made.files} records changed"
     return replace(
         record,
-        reason="dicomdir-rebuilt" if made.changed else record.reason,
+        # Of one that was brought up to date before, nothing changes any more.
+        reason="dicomdir-rebuilt" if made.changed or made.digest != record.output_digest else "no-pixel-data",
         message=f"{said}; {made.missing} files it names are not there" if made.missing else said,
         bytes_out=made.bytes_written,
         output_digest=made.digest,

@@ -153,7 +153,7 @@ def test_shards_leave_it_to_whoever_joins_their_reports(study, tmp_path, shares)
     assert [each.reason for each in differing(study, out)] == ["dicomdir-stale"]
     for _ in range(2):
         record = merged(reports, outputs=out)
-        assert record.status == "copied"
+        assert (record.status, record.reason) == ("copied", "dicomdir-rebuilt")
         assert all(stated == actual for stated, actual in syntaxes(out) if actual is not None)
         assert record.output_digest == file_digest(out / "DICOMDIR")
         assert differing(study, out) == []
@@ -162,6 +162,19 @@ def test_shards_leave_it_to_whoever_joins_their_reports(study, tmp_path, shares)
     whole = tmp_path / "whole"
     transcode(study, whole, "rle")
     assert (out / "DICOMDIR").read_bytes() == (whole / "DICOMDIR").read_bytes()
+
+
+def test_one_in_a_share_that_has_nothing_to_say(study, tmp_path, shares):
+    """Its files are not there, so it is what it was, and that is all there is to say."""
+    for path in study.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    do, manifest = shares
+    reports = [do(index) for index in (1, 2, 3)]
+    merge_reports(reports, tmp_path / "all.jsonl", manifest.sources(), outputs=tmp_path / "out")
+    record = outcome(read_records(tmp_path / "all.jsonl"))
+    assert (record.status, record.reason) == ("copied", "no-pixel-data")
+    assert (tmp_path / "out" / "DICOMDIR").read_bytes() == (study / "DICOMDIR").read_bytes()
 
 
 def test_one_that_was_wrong_about_its_own_files_is_no_difference(study, tmp_path):
