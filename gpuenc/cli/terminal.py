@@ -47,6 +47,16 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+EXIT_MEANS = {
+    Exit.OK: "all well",
+    Exit.SOME_FAILED: "some files failed, differ, are missing, or have outcomes at odds",
+    Exit.USAGE: "what was asked for is wrong, or at odds with what is there: options, a manifest, a report, a journal",
+    Exit.NO_INPUT: "there is no input, or it cannot be read",
+    Exit.ENVIRONMENT: "the environment lacks something: a plug-in, a GPU, room, permission",
+    Exit.INTERRUPTED: "interrupted",
+}
+EPILOG = f"Exit codes: {'; '.join(f'{code:d} {means}' for code, means in EXIT_MEANS.items())}."
+
 # What errors by their codes mean for the caller; those that are not here are the machine's: ENVIRONMENT.
 _OF_CODES = {
     "unreconciled": Exit.SOME_FAILED,
