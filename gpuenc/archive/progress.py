@@ -190,7 +190,8 @@ def _bar(console: Console, states: Sequence[Text]) -> Progress:
 def _far(summary: Summary) -> str:
     """Return how far a job is that was stopped."""
     condition: Condition = "disk-full" if summary.stopped == "disk-full" else "interrupted"
-    return State(condition, summary.planned, summary.all_found).sentence(summary.done) if summary.stopped else ""
+    sentence = State(condition, summary.planned, summary.all_found).sentence(summary.done)
+    return sentence.partition(";")[0] if summary.stopped else ""
 
 
 def summary_table(summary: Summary, far: str = "", *, dry_run: bool = False) -> Table:

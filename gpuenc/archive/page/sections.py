@@ -39,6 +39,8 @@ _STATUS_MEANS = {
     "skipped": "left out on purpose",
     "failed": "no new output; reasons below",
 }
+# Fewer bars than this are blocks, not a histogram.
+_CLASSES = 6
 _ORDER: dict[str, int] = {status: number for number, status in enumerate(STATUSES)}
 
 
@@ -244,18 +246,26 @@ def _histograms(tally: Tally) -> Iterator[str]:
 def _histogram(
     title: str, unit: str, edges: Sequence[float], counts: Sequence[int], says: Callable[[float], str]
 ) -> Iterator[str]:
-    held = [at for at, number in enumerate(counts) if number]
-    shown = range(held[0], held[-1] + 1)
+    shown = _shown(counts)
     numbers = [counts[at] for at in shown]
     yield f'<div class="chart"><h3>{text(title)}</h3>'
     series = [charts.Series(unit, "encoded", numbers)]
     labels = [_class(edges, at, says) for at in shown]
-    ends = [*(edges[at] for at in shown), *edges[held[-1] + 1 : held[-1] + 2]]
+    ends = [*(edges[at] for at in shown), *edges[shown.stop : shown.stop + 1]]
     yield charts.bars(f"{title}: {unit}", series, labels, charts.plain, edges=list(map(says, ends)))
     yield "<details><summary>Numbers</summary>"
     rows = ([words(label), whole(number)] for label, number in zip(labels, numbers, strict=True))
     yield from table([Column(title.lower()), Column(unit, "number")], rows, name=title)
     yield "</details></div>"
+
+
+def _shown(counts: Sequence[int]) -> range:
+    """Return the classes from the first to the last that holds something, and some beside them where these are few."""
+    held = [at for at, number in enumerate(counts) if number]
+    first, last = held[0], held[-1]
+    while last - first + 1 < _CLASSES:
+        first, last = max(0, first - 1), min(len(counts) - 1, last + 1)
+    return range(first, last + 1)
 
 
 def _class(edges: Sequence[float], at: int, says: Callable[[float], str]) -> str:
