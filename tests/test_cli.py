@@ -419,6 +419,16 @@ def test_no_space_left(study, tmp_path, monkeypatch):
     assert (code, "4: 3 encoded" in out) == (0, True)
 
 
+def test_no_room_for_the_first_file(study, tmp_path):
+    """Nothing was begun, so there is nothing to go on with, and nobody is told to."""
+    code, _, err = transcode(study, "-o", tmp_path / "out", "--reserve", str(10**9))
+    assert code == 4
+    assert "there is no room left: make some, then begin again" in err
+    assert "--resume" not in err
+    assert transcode(study, "-o", tmp_path / "out", "--resume")[0] == 2
+    assert transcode(study, "-o", tmp_path / "out", "--reserve", "0")[0] == 0
+
+
 def test_report_that_cannot_be_written(study, tmp_path):
     code, _, err = transcode(study, "-o", tmp_path / "out", "--report", tmp_path / "no" / "r.jsonl")
     assert code == 4

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpuenc.archive.shares import is_share
 from gpuenc.archive.stamp import Stamp
 from gpuenc.errors import GpuencError
 
@@ -39,7 +40,7 @@ def brought_up_to_date(record: Record, job: Job) -> Record:
     if record.status != "copied":  # in place
         message = "it may say of its files what they were before they were replaced"
         return replace(record, reason="dicomdir-stale", message=message)
-    if job.journal and "-of-" in job.journal.name:
+    if job.journal and is_share(job.journal):
         message = "files that it names may be other shards': `gpuenc merge-reports --manifest` brings it up to date"
         return replace(record, reason="dicomdir-stale", message=message)
     return _rebuilt(record, source, destination, fsync=job.durability != "none")

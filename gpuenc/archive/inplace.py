@@ -37,7 +37,7 @@ def kept(item: Item, job: Job) -> Iterator[None]:
     if backup is None:
         yield
         return
-    made = _keep(item.source, backup, durable=job.durability != "none")
+    made = _keep(item.source, backup, durable=job.durability != "none", token=job.token)
     try:
         yield
     except BaseException:
@@ -70,7 +70,7 @@ def replaced_before(item: Item, job: Job) -> dict[str, Any]:
     }
 
 
-def _keep(source: Path, backup: Path, *, durable: bool) -> bool:
+def _keep(source: Path, backup: Path, *, durable: bool, token: str) -> bool:
     """Give a source its backup, on the disk before anything happens to the source; return whether it is a new one."""
     changed, new = _make_folder(backup.parent), True
     try:
@@ -84,7 +84,7 @@ def _keep(source: Path, backup: Path, *, durable: bool) -> bool:
         elif error.errno in DISK_FULL:
             raise DestinationError("the backup cannot be written", code="disk-full") from None
         else:
-            copy_file(source, backup, fsync=durable)
+            copy_file(source, backup, fsync=durable, token=token)
     if not os.path.samefile(source, backup):
         with contextlib.suppress(OSError):
             shutil.copystat(source, backup)

@@ -9,22 +9,27 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.dicomdir_outcome import brought_up_to_date, is_held
 from gpuenc.archive.journal import Journal
 from gpuenc.archive.leftovers import remove_leftovers
-from gpuenc.archive.locks import only_job
+from gpuenc.archive.locks import only_in_place, only_job
 from gpuenc.archive.planner import Planner
 from gpuenc.archive.pool import QUEUED_PER_FILE
+from gpuenc.archive.publisher import Complete, Publisher
 from gpuenc.archive.report import Record, Summary
 from gpuenc.archive.scan import Item
+from gpuenc.archive.shares import is_share
 from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
+    from gpuenc.archive.earlier import Earlier
     from gpuenc.archive.pool import Pool
     from gpuenc.archive.request import Job
     from gpuenc.archive.watcher import Watcher
@@ -66,7 +71,7 @@ def run(
         not add up to the files found (``unreconciled``). Nothing is raised for what a file holds.
     """
     started = time.perf_counter()
-    job = job.absolute()
+    job = replace(job.absolute(), token=job.token or os.urandom(6).hex())
     summary = Summary()
     pool = _pool(job)
     with contextlib.ExitStack() as stack:
@@ -78,18 +83,24 @@ def run(
             raise JobError(f"there is no job to resume: {job.journal} is missing", code="journal-missing")
         _demand_destination(job)
         if job.journal is not None:
-            stack.enter_context(only_job(job.journal))
+            stack.enter_context(only_job(job.journal, job.manifest))
+        if job.in_place and not job.dry_run:
+            shared = job.journal is not None and is_share(job.journal)
+            stack.enter_context(only_in_place(job.sources, shared=shared))
         try:
-            journal = stack.enter_context(Journal(job.journal, job.about(), resume=job.resume))
-            remove_leftovers((Item(Path(source), Path(place)) for source, place in journal.interrupted), job)
+            journal = stack.enter_context(Journal(job.journal, job.about(), resume=job.resume, token=job.token))
+            remove_leftovers((Item(source, place) for source, place in journal.interrupted), job, journal.earlier_token)
             work = _Run(job, watcher, stop or threading.Event(), journal, pool, summary, items)
             try:
                 work.begin()
                 work.through()
             finally:
                 pool.close()
+                work.close()
                 summary.all_found = work.planner.complete
                 summary.seconds = time.perf_counter() - started
+                with contextlib.suppress(sqlite3.Error):
+                    summary.resumable = job.journal is not None and journal.begun
                 watcher.finish(summary)
             if summary.stopped:
                 journal.stop(summary.stopped)
@@ -140,8 +151,10 @@ class _Run:
         self._journal, self._pool, self._summary = journal, pool, summary
         self.planner = Planner(job, journal, self._settled, self._earlier, items)
         self._begun = False
-        self._before: list[tuple[Callable[[Record], None], Record]] = []
+        self._before: list[Callable[[], None]] = []
         self._in_work_bytes: dict[int, int] = {}
+        # Before the first output is written: what goes wrong from then on, it is told.
+        self._publisher = Publisher(job) if job.durability == "shard" and not job.dry_run else None
         self._outcomes: deque[tuple[int, Record]] = deque()
         # They say what other files are, so they have their outcome last.
         self._dicomdirs: list[tuple[int, Record]] = []
@@ -168,6 +181,11 @@ class _Run:
                 code="unreconciled",
             )
 
+    def close(self) -> None:
+        """Leave nothing of outputs that have no name."""
+        if self._publisher:
+            self._publisher.close()
+
     def begin(self) -> None:
         """Find the first files, of a small job all, and tell of them."""
         until = time.monotonic() + _PLAN_FIRST_S
@@ -176,8 +194,8 @@ class _Run:
         self._summary.planned = self.planner.files
         self._watcher.start(self.planner.files, self.planner.bytes_total)
         self._begun = True
-        for tell, record in self._before:
-            tell(record)
+        for tell in self._before:
+            tell()
         self._before.clear()
 
     def _step(self) -> bool:
@@ -190,13 +208,17 @@ class _Run:
                 self._summary.planned = self.planner.files
                 self._watcher.planned(self.planner.files, self.planner.bytes_total)
             self._hand_out()
-        over = self._summary.stopped or (self.planner.complete and not self.planner.waiting)
-        if over and not self._pool.outstanding and not self._outcomes:
+        over = bool(self._summary.stopped or (self.planner.complete and not self.planner.waiting))
+        over = over and not self._pool.outstanding
+        if over and not self._outcomes and not (self._publisher and self._publisher.outstanding):
             return True
-        idle = self.planner.complete or self._summary.stopped
+        idle = (self.planner.complete or self._summary.stopped) and not over
         self._outcomes.extend(self._pool.take(_WAIT_S if idle else 0.0))
         while self._outcomes:
-            self._done(*self._outcomes.popleft())
+            self._made(*self._outcomes.popleft())
+        if self._publisher:
+            for number, record in self._publisher.take(all_of_it=over and not self._pool.outstanding):
+                self._done(number, record)
         if time.monotonic() - self._committed_s > _COMMIT_EVERY_S:
             self._committed_s = time.monotonic()
             self._journal.commit()
@@ -231,11 +253,23 @@ class _Run:
         self._summary.stopped = why
         self._pool.stop()
 
-    def _done(self, number: int, record: Record) -> None:
+    def _made(self, number: int, record: Record) -> None:
+        """Take an outcome from the pool, and have its output named, where that is not done yet."""
         self._in_work_bytes.pop(number, None)
+        unnamed = self._pool.unnamed.pop(number, None) if self._publisher else None
+        if not unnamed or not self._publisher:
+            self._done(number, record)
+        elif record.status == "failed":
+            unnamed.remove()
+            self._done(number, record)
+        else:
+            self._publisher.add(Complete(number, record, unnamed))
+
+    def _done(self, number: int, record: Record) -> None:
         if is_held(record):
             self._dicomdirs.append((number, record))
             return
+        record = replace(record, run=self._journal.run)
         self._journal.done(number, record)
         self._settled(record)
         if record.reason == "disk-full" and not self._summary.stopped:
@@ -245,7 +279,7 @@ class _Run:
         """Bring each DICOMDIR up to what became of its files."""
         while self._dicomdirs:
             number, held = self._dicomdirs.pop()
-            record = brought_up_to_date(held, self._job)
+            record = replace(brought_up_to_date(held, self._job), run=self._journal.run)
             self._journal.done(number, record)
             self._settled(record)
 
@@ -253,17 +287,17 @@ class _Run:
         self._summary.add(record)
         self._tell(self._watcher.done, record)
 
-    def _earlier(self, record: Record) -> None:
-        self._summary.add(record)
+    def _earlier(self, outcome: Earlier) -> None:
+        self._summary.add(outcome)
         self._summary.earlier_files += 1
-        self._tell(self._watcher.earlier, record)
+        self._tell(self._watcher.earlier, outcome)
 
-    def _tell(self, tell: Callable[[Record], None], record: Record) -> None:
+    def _tell[T](self, tell: Callable[[T], None], outcome: T) -> None:
         """Tell of an outcome, but of none before the watcher knows that the job begins."""
         if self._begun:
-            tell(record)
+            tell(outcome)
         else:
-            self._before.append((tell, record))
+            self._before.append(partial(tell, outcome))
 
 
 def _free_bytes(folder: Path) -> int:

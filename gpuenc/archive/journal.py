@@ -10,11 +10,11 @@ import contextlib
 import math
 import os
 import sqlite3
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from gpuenc.archive.earlier import COLUMNS, NO_OUTCOME, Earlier, columns_of
 from gpuenc.archive.pool import Task
 from gpuenc.archive.report import Record, record_of
 from gpuenc.archive.scan import JOURNALS, Item
@@ -29,34 +29,37 @@ def place_of(destination: Path, name: str = "journal") -> Path:
     return destination / JOURNALS / f"{name}.sqlite"
 
 
-_FORMAT = 1
+_FORMAT = 2
 _PLANNED, _BEGUN, _DONE, _UNSEEN = range(4)
 # Its process may have ended after the output had its name.
 _PERHAPS_MADE = ("worker-crashed", "worker-hung")
+_OUTCOME, _SET_OUTCOME = ", ".join(COLUMNS), ", ".join(f"{name} = ?" for name in COLUMNS)
 _SCHEMA = (
     "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    """
+    f"""
 CREATE TABLE files (
     number INTEGER PRIMARY KEY,
     place BLOB UNIQUE,              -- the output's path; none for what has no place of its own
     source BLOB NOT NULL,
     size_bytes INTEGER NOT NULL,
-    state INTEGER NOT NULL,         -- 0 planned, 1 begun, 2 done, 3 of an earlier run and not found again
+    state INTEGER NOT NULL,         -- 0 planned, 1 begun, 2 done, 3 planned by an earlier run and not found again
     ours INTEGER NOT NULL,          -- what has the output's name was made, or may have been, by this job
-    record TEXT                     -- the outcome, as in the report
+    {", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())}
 )""",
+    # Files of an earlier run whose sources were not found again.
+    "CREATE TABLE gone (number INTEGER PRIMARY KEY)",
+    # Found at once, however many are done.
     "CREATE INDEX planned ON files (number) WHERE state = 0",
+    "CREATE INDEX begun ON files (number) WHERE state = 1",
 )
+# What this run has found again of the files of earlier ones. To write that into their rows would be to write every page
+# of the journal of a finished job once more.
+_FOUND = "CREATE TEMP TABLE found (number INTEGER PRIMARY KEY)"
 
 
-@dataclass(frozen=True, slots=True)
-class Earlier:
-    """What an earlier run of the job knows of an output: its number, its source, whether it is ours, its outcome."""
-
-    number: int
-    source: str
-    ours: bool
-    record: Record | None
+# Of a source that was not found again, what was told of it is not of this job any more.
+_TOLD = "SELECT record FROM files WHERE record IS NOT NULL AND number NOT IN (SELECT number FROM gone) ORDER BY number"
+_FIND = "INSERT OR IGNORE INTO found VALUES (?)"
 
 
 class Journal:
@@ -66,6 +69,10 @@ class Journal:
     ----------
     resumed : bool
         It goes on with an earlier run.
+    earlier_token : str
+        The token of that run.
+    run : str
+        Which run of which job this is: see `Record.run`.
     interrupted : list of tuple of str
         Source and output of the files that that run had in work, which may have left temporary files.
 
@@ -77,6 +84,8 @@ class Journal:
         What must be the same when the job is resumed.
     resume : bool
         Go on with the job that is there; otherwise a finished one is replaced.
+    token : str
+        Of this run: see `Job.token`.
 
     Raises
     ------
@@ -86,8 +95,10 @@ class Journal:
         ``journal-missing``: there is nothing to resume.
     """
 
-    def __init__(self, path: Path | None, about: Mapping[str, str], *, resume: bool = False) -> None:
-        self._path = path
+    def __init__(self, path: Path | None, about: Mapping[str, str], *, resume: bool = False, token: str = "") -> None:
+        self._path, self._token, self.earlier_token = path, token, ""
+        self.run = f"{os.urandom(6).hex()}-1"
+        self._last_earlier = 0
         self.resumed, self.interrupted = False, list[tuple[str, str]]()
         try:
             if path is None:
@@ -99,7 +110,7 @@ class Journal:
                 raise JobError(f"there is no job to resume: {path} is missing", code="journal-missing")
             if not resume:
                 if there:
-                    _demand_finished(path)
+                    self.run = _run_after(_demand_finished(path)) or self.run
                 _remove(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = _open(os.fspath(path))
@@ -131,40 +142,41 @@ class Journal:
             return {}
         marks = ",".join("?" * len(places))
         rows = self._db.execute(
-            f"SELECT number, place, source, ours, record FROM files WHERE place IN ({marks})",
+            f"SELECT place, number, source, ours, {_OUTCOME} FROM files WHERE place IN ({marks})",
             [os.fsencode(place) for place in places],
         )
         return {
-            os.fsdecode(place): Earlier(number, os.fsdecode(source), bool(ours), record_of(record) if record else None)
-            for number, place, source, ours, record in rows
+            os.fsdecode(place): Earlier(number, os.fsdecode(source), *rest) for place, number, source, *rest in rows
         }
 
     def plan(self, items: Iterable[tuple[Item, int]]) -> list[Item]:
         """Write files down as planned, with the sizes of their sources; return those whose place is taken already."""
         taken = []
         for item, size_bytes in items:
-            values = (os.fsencode(item.destination), os.fsencode(item.source), size_bytes, _PLANNED)
+            values = (os.fsencode(item.place), os.fsencode(item.source_path), size_bytes, _PLANNED)
             if self._db.execute(
                 "INSERT OR IGNORE INTO files (place, source, size_bytes, state, ours) VALUES (?, ?, ?, ?, 0)", values
             ).rowcount:
                 continue
             place, *rest = values
-            again = (
-                "UPDATE files SET source = ?, size_bytes = ?, state = ?, record = NULL WHERE place = ? AND state = ?"
-            )
-            if not self._db.execute(again, (*rest, place, _UNSEEN)).rowcount:
+            (number,) = self._db.execute("SELECT number FROM files WHERE place = ?", (place,)).fetchone()
+            # Twice in this run, or in an earlier one?
+            if number > self._last_earlier or not self._db.execute(_FIND, (number,)).rowcount:
                 taken.append(item)
+                continue
+            again = f"UPDATE files SET source = ?, size_bytes = ?, state = ?, {NO_OUTCOME} WHERE number = ?"
+            self._db.execute(again, (*rest, number))
         return taken
 
     def keep(self, numbers: Iterable[int]) -> None:
         """Take the outcomes of an earlier run as this one's."""
-        self._db.executemany(f"UPDATE files SET state = {_DONE} WHERE number = ?", ((number,) for number in numbers))
+        self._db.executemany(_FIND, ((number,) for number in numbers))
 
     def settle(self, item: Item, record: Record) -> None:
         """Write down the outcome of what needs no work."""
         self._db.execute(
-            f"INSERT INTO files (place, source, size_bytes, state, ours, record) VALUES (NULL, ?, 0, {_DONE}, 0, ?)",
-            (os.fsencode(item.source), record.as_json()),
+            f"INSERT INTO files (source, size_bytes, state, ours, record) VALUES (?, 0, {_DONE}, 0, ?)",
+            (os.fsencode(item.source_path), record.as_json()),
         )
 
     def next(self, count: int, most_bytes: float = math.inf) -> list[Task]:
@@ -180,17 +192,28 @@ class Journal:
         if rows:
             self.commit()
         return [
-            Task(number, Item(Path(os.fsdecode(source)), Path(os.fsdecode(place)), replaces=bool(ours)), size_bytes)
+            Task(number, Item(os.fsdecode(source), os.fsdecode(place), replaces=bool(ours)), size_bytes)
             for number, place, source, size_bytes, ours in rows
         ]
 
     def done(self, number: int, record: Record) -> None:
         """Write down an outcome; durable with the next `commit`."""
+        made = record.status in ("encoded", "copied") or record.reason in _PERHAPS_MADE
         self._db.execute(
             # Where it failed, what was there before it is there still.
-            f"UPDATE files SET state = {_DONE}, ours = ours OR ?, record = ? WHERE number = ?",
-            (record.status in ("encoded", "copied") or record.reason in _PERHAPS_MADE, record.as_json(), number),
+            f"UPDATE files SET state = {_DONE}, ours = ours OR ?, {_SET_OUTCOME} WHERE number = ?",
+            (made, *columns_of(record), number),
         )
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was ever begun, so that there is something to go on with."""
+        return bool(self._db.execute(f"SELECT 1 FROM files WHERE state != {_PLANNED} LIMIT 1").fetchone())
+
+    @property
+    def finished(self) -> bool:
+        """Whether every file has its outcome."""
+        return bool(self._db.execute("SELECT 1 FROM about WHERE name = 'finished'").fetchone())
 
     def without_outcome(self, count: int) -> list[str]:
         """Return up to `count` sources that were planned and have no outcome."""
@@ -200,8 +223,14 @@ class Journal:
         return [os.fsdecode(source) for (source,) in rows]
 
     def found_all(self) -> None:
-        """Write down that there are no more files than those planned."""
+        """Write down that there are no more files than those planned, and which of an earlier run are gone."""
         self._note("found-all", "yes")
+        # Without a look at the rows, of which those of a finished job are many.
+        self._db.execute(
+            "INSERT INTO gone SELECT number FROM files INDEXED BY sqlite_autoindex_files_1 "
+            "WHERE place IS NOT NULL AND number <= ? AND number NOT IN (SELECT number FROM found)",
+            (self._last_earlier,),
+        )
 
     def finish(self) -> None:
         """Write down that every file has its outcome."""
@@ -221,11 +250,7 @@ class Journal:
         """Write down what there is, and close; a journal in which nothing was ever begun is no journal."""
         begun = True
         try:
-            begun = bool(
-                self._db.execute(
-                    f"SELECT 1 FROM files WHERE state != {_PLANNED} UNION SELECT 1 FROM about WHERE name = 'finished'"
-                ).fetchone()
-            )
+            begun = self.begun or self.finished
             self._db.execute("COMMIT")
         except sqlite3.Error:
             pass  # it stays as it was; a job that goes on with it does again what was not written down
@@ -241,16 +266,19 @@ class Journal:
         # With what it is about in one transaction: there is a whole journal or none.
         for statement in _SCHEMA:
             self._db.execute(statement)
-        self._db.executemany("INSERT INTO about VALUES (?, ?)", [("format", str(_FORMAT)), *about.items()])
+        known = [("format", str(_FORMAT)), ("token", self._token), ("run", self.run), *about.items()]
+        self._db.executemany("INSERT INTO about VALUES (?, ?)", known)
         self.commit()
 
     def _forget(self) -> None:
-        """Take every file for unseen until the sources have been walked again."""
+        """Begin nothing of what an earlier run has planned until the sources have been walked again."""
         rows = self._db.execute(f"SELECT source, place FROM files WHERE state = {_BEGUN}")
         self.interrupted = [(os.fsdecode(source), os.fsdecode(place)) for source, place in rows]
         self._db.execute(f"UPDATE files SET ours = 1 WHERE state = {_BEGUN}")
+        self._db.execute(f"UPDATE files SET state = {_UNSEEN} WHERE state = {_PLANNED}")
+        self._db.execute(f"UPDATE files SET state = {_UNSEEN} WHERE state = {_BEGUN}")
         self._db.execute("DELETE FROM files WHERE place IS NULL")
-        self._db.execute(f"UPDATE files SET state = {_UNSEEN}")
+        self._last_earlier = self._db.execute("SELECT coalesce(max(number), 0) FROM files").fetchone()[0]
 
     def _compare(self, about: Mapping[str, str]) -> None:
         before = dict(self._db.execute("SELECT name, value FROM about"))
@@ -261,7 +289,12 @@ class Journal:
                 raise JobError(
                     f"the job to resume was asked for {name} {before.get(name)}, not {value}", code="journal-differs"
                 )
+        self.earlier_token = before.get("token", "")
+        self.run = _run_after(before.get("run", "")) or self.run
+        known = (("token", self._token), ("run", self.run))
+        self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", known)
         self._db.execute("DELETE FROM about WHERE name IN ('finished', 'found-all', 'stopped')")
+        self._db.execute("DELETE FROM gone")
 
 
 class Progress(NamedTuple):
@@ -278,9 +311,7 @@ def progress(path: Path) -> Progress:
     with _read_only(path) as db:
         about = dict(db.execute("SELECT name, value FROM about"))
         finished = "finished" in about
-        # What only an earlier run had found is there still, unless the sources were walked to the end again.
-        seen = f"WHERE state != {_UNSEEN}" if "found-all" in about else ""
-        (planned,) = db.execute(f"SELECT count(*) FROM files {seen}").fetchone()
+        (planned,) = db.execute("SELECT (SELECT count(*) FROM files) - (SELECT count(*) FROM gone)").fetchone()
     return Progress(planned, finished or "found-all" in about, finished, about.get("stopped", ""))
 
 
@@ -293,11 +324,7 @@ def records(path: Path) -> Iterator[Record]:
         ``journal-unusable``: it is no journal.
     """
     with _read_only(path) as db:
-        # Of a source that was not found again, what was told of it is not of this job any more.
-        told = (
-            f"record IS NOT NULL AND (state != {_UNSEEN} OR NOT EXISTS (SELECT 1 FROM about WHERE name = 'found-all'))"
-        )
-        for (record,) in db.execute(f"SELECT record FROM files WHERE {told} ORDER BY number"):
+        for (record,) in db.execute(_TOLD):
             found = record_of(record)
             if found:
                 yield found
@@ -323,6 +350,7 @@ def _open(name: str) -> sqlite3.Connection:
     db = sqlite3.connect(name, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
+    db.execute(_FOUND)
     db.execute("BEGIN")
     return db
 
@@ -342,17 +370,25 @@ def _is_begun(path: Path) -> bool:
         db.close()
 
 
-def _demand_finished(path: Path) -> None:
+def _run_after(run: str) -> str:
+    """Return the name of the run that follows one; nothing where that has none."""
+    job, _, number = run.partition("-")
+    return f"{job}-{int(number) + 1}" if number.isdecimal() else ""
+
+
+def _demand_finished(path: Path) -> str:
+    """Check that a job is finished; return its last run."""
     db = sqlite3.connect(path)
     try:
-        finished = db.execute("SELECT 1 FROM about WHERE name = 'finished'").fetchone()
+        about = dict(db.execute("SELECT name, value FROM about WHERE name IN ('finished', 'run')"))
     finally:
         db.close()
-    if not finished:
+    if "finished" not in about:
         raise JobError(
             f"an unfinished job is in {path.parent.parent}: go on with --resume, or remove {path.parent} to forget it",
             code="journal-unfinished",
         )
+    return str(about.get("run", ""))
 
 
 def _remove(path: Path) -> None:

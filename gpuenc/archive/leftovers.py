@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.inplace import backup_of
@@ -17,18 +16,14 @@ if TYPE_CHECKING:
     from gpuenc.archive.scan import Item
 
 
-def remove_leftovers(items: Iterable[Item], job: Job) -> None:
-    """Remove temporary files of these outputs, and of their backups; those of others, who may be at work, stay."""
-    folders: dict[str, list[str]] = defaultdict(list)
+def remove_leftovers(items: Iterable[Item], job: Job, token: str) -> None:
+    """Remove temporary files that the run with this token made of these outputs, and of their backups.
+
+    Their names are known, so no folder is looked into: what others do there, such as other shards, is not even seen.
+    """
     for item in items:
         backup = backup_of(item, job)
-        for path in (item.destination, backup) if backup else (item.destination,):
-            folder, _ = os.path.split(path)
-            folders[folder].append(os.fspath(path))
-    for folder, paths in folders.items():
-        with contextlib.suppress(OSError):
-            names = [name for name in os.listdir(folder) if name.startswith(".")]
-            for output in paths:
-                for name in temporaries_of(output, names):
-                    with contextlib.suppress(OSError):
-                        os.unlink(os.path.join(folder, name))
+        for path in (item.place, os.fspath(backup)) if backup else (item.place,):
+            for temporary in temporaries_of(path, token):
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)

@@ -7,6 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from gpuenc.archive.shares import demand_one_division, is_share
 from gpuenc.errors import JobError
 
 try:
@@ -15,7 +16,7 @@ except ImportError:  # not a POSIX system: nothing keeps jobs apart there
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 # How long processes whose job was killed may take to notice.
@@ -23,24 +24,30 @@ _PATIENCE_S = 30.0
 
 
 @contextlib.contextmanager
-def only_job(journal: Path) -> Iterator[None]:
+def only_job(journal: Path, manifest: str = "") -> Iterator[None]:
     """Be the only job that writes `journal`, and wait until no process of an earlier one is left.
+
+    Shares of one manifest may be at work side by side, and nothing else beside them.
 
     Raises
     ------
     JobError
-        ``journal-in-use``: another one is at work; ``journal-unusable``: that cannot be known.
+        ``journal-in-use``: another one is at work; ``journal-unfinished``: shares of another division have begun;
+        ``journal-unusable``: that cannot be known.
     """
     if fcntl is None:
         yield
         return
     with contextlib.ExitStack() as stack:
         try:
-            # Shards of one job may be at work side by side, and nothing else beside them.
-            how = fcntl.LOCK_SH if "-of-" in journal.name else fcntl.LOCK_EX
-            for lock, mode in ((_job_lock(journal), fcntl.LOCK_EX), (journal.parent / "place.lock", how)):
-                if not stack.enter_context(_locked(lock, mode | fcntl.LOCK_NB)):
-                    raise JobError(f"another gpuenc is at work on {journal}", code="journal-in-use")
+            # One after the other: whoever begins sees all who have begun.
+            with _locked(journal.parent / "begin.lock", fcntl.LOCK_EX):
+                how = fcntl.LOCK_SH if is_share(journal) else fcntl.LOCK_EX
+                for lock, mode in ((_job_lock(journal), fcntl.LOCK_EX), (journal.parent / "place.lock", how)):
+                    if not stack.enter_context(_locked(lock, mode | fcntl.LOCK_NB)):
+                        raise JobError(f"another gpuenc is at work on {journal}", code="journal-in-use")
+                demand_one_division(journal, manifest, _is_held)
+                _job_lock(journal).write_text(manifest, encoding="ascii")
             _await_workers(journal)
         except OSError as error:
             raise JobError(f"{journal.parent} cannot be used: {error.strerror}", code="journal-unusable") from None
@@ -52,19 +59,57 @@ def is_at_work(journal: Path) -> bool:
     if fcntl is None:
         return False
     try:
-        handle = os.open(_job_lock(journal), os.O_RDONLY | os.O_CLOEXEC)
+        # Shared, and for no longer than this takes: two that look do not see each other.
+        return _is_held(_job_lock(journal))
     except OSError:
         return False
-    try:
-        # Shared, and for no longer than this takes: two that look do not see each other.
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks
-        return False
-    finally:
-        os.close(handle)
-    return False
+
+
+@contextlib.contextmanager
+def only_in_place(sources: Iterable[Path], *, shared: bool) -> Iterator[None]:
+    """Be the only job that replaces files of these sources, wherever it keeps its journal and its backups.
+
+    What is locked are the folders themselves, so it does not matter by which path they are reached; and those above
+    them, so a job over a part of a tree and one over the whole of it exclude each other. Where a file system does not
+    lock folders, such as NFS, nothing is excluded.
+
+    Parameters
+    ----------
+    sources : iterable of Path
+        Files and folders.
+    shared : bool
+        It is one share of several, which may be at work side by side.
+
+    Raises
+    ------
+    JobError
+        ``journal-in-use``: another one is at work there.
+    """
+    if fcntl is None:
+        yield
+        return
+    own: dict[tuple[int, int], str] = {}
+    above: dict[tuple[int, int], str] = {}
+    for source in sources:
+        path = os.path.realpath(source)
+        # A file that is replaced is another one, so it is not the file that can be locked.
+        path, places = path if os.path.isdir(path) else os.path.dirname(path), own
+        while True:
+            with contextlib.suppress(OSError):
+                found = os.stat(path)
+                places[found.st_dev, found.st_ino] = path
+            if path == (path := os.path.dirname(path)):
+                break
+            places = above
+    with contextlib.ExitStack() as stack:
+        for identity in own.keys() | above.keys():
+            mode = fcntl.LOCK_EX if identity in own and not shared else fcntl.LOCK_SH
+            path = own.get(identity) or above[identity]
+            # Who may not read a folder cannot lock it.
+            with contextlib.suppress(OSError):
+                if not stack.enter_context(_locked(path, mode | fcntl.LOCK_NB, os.O_RDONLY)):
+                    raise JobError(f"another gpuenc is replacing files in {path}", code="journal-in-use")
+        yield
 
 
 def _await_workers(journal: Path) -> None:
@@ -91,9 +136,16 @@ def worker_of(journal: Path | None) -> Iterator[None]:
         yield
 
 
+def _is_held(lock: Path) -> bool:
+    if not lock.exists():
+        return False
+    with _locked(lock, fcntl.LOCK_SH | fcntl.LOCK_NB, os.O_RDONLY) as free:
+        return not free
+
+
 @contextlib.contextmanager
-def _locked(path: Path, how: int) -> Iterator[bool]:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _locked(path: str | Path, how: int, flags: int = os.O_RDWR | os.O_CREAT) -> Iterator[bool]:
+    handle = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(handle, how)

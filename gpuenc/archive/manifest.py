@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gpuenc.archive.request import Job
 from gpuenc.archive.scan import Item, LeftOut
+from gpuenc.dicom.digests import file_digest
 from gpuenc.errors import GpuencError, JobError
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
@@ -53,7 +54,7 @@ class Writer:
         """Write down one file with the size of its source."""
         if self._shard and (len(self._shard) >= SHARD_FILES or self._shard_bytes + size_bytes > SHARD_BYTES):
             self._close_shard()
-        entry: list[str | int] = [str(item.source), os.path.relpath(item.destination, self._destination), size_bytes]
+        entry: list[str | int] = [item.source_path, os.path.relpath(item.place, self._destination), size_bytes]
         if item.left_out:
             entry += [item.left_out.status, item.left_out.code, item.left_out.message]
         self._shard.append(entry)
@@ -168,18 +169,25 @@ class Manifest:
                 except (ValueError, KeyError, TypeError):
                     raise JobError(f"line {number + 2} of {self.path} is wrong", code="manifest-wrong") from None
 
+    def digest(self) -> str:
+        """Return XXH3-128 of the file: which manifest it is, whatever it is called."""
+        try:
+            return file_digest(self.path)
+        except OSError as error:
+            raise JobError(f"{self.path} cannot be read: {error.strerror}", code="manifest-wrong") from None
+
     def sources(self) -> Iterator[str]:
         """Yield the path of every file."""
         for item in self.items():
-            yield str(item.source)
+            yield item.source_path
 
     def _item(self, source: str, place: str, _size_bytes: int, *left_out: Any) -> Item:
         if self.job.in_place:
-            return Item(Path(source), Path(source), _left_out(*left_out) if left_out else None)
+            return Item(source, source, _left_out(*left_out) if left_out else None)
         destination = self.job.destination / place
         if not Path(os.path.normpath(destination)).is_relative_to(self.job.destination):
             raise ValueError  # nobody but us may have written that, and we have not
-        return Item(Path(source), destination, _left_out(*left_out) if left_out else None)
+        return Item(source, destination, _left_out(*left_out) if left_out else None)
 
 
 def _left_out(status: str, code: str, message: str) -> LeftOut:

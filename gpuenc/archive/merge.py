@@ -30,7 +30,7 @@ _CACHE_KB = 65536
 # One row per source: the outcome that counts, and the line that holds it.
 _SCHEMA = """
 CREATE TABLE outcome (
-    source BLOB PRIMARY KEY, rank INTEGER, finished_s REAL, outcome BLOB, report INTEGER, place INTEGER
+    source BLOB PRIMARY KEY, rank INTEGER, finished_s REAL, run TEXT, outcome BLOB, report INTEGER, place INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE conflict (source BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE expected (source BLOB PRIMARY KEY) WITHOUT ROWID;
@@ -84,7 +84,8 @@ def merge_reports(
     Parameters
     ----------
     reports : sequence of Path
-        What `--report` wrote; what came later is told by the times in the lines, or else by this order.
+        What `--report` wrote; what came later is told by the runs of one job, then by the times in the lines, or else
+        by this order.
     output : Path
         Name of the joined report, in the order of `reports`; another report is replaced, anything else is not.
     expected : iterable of str, optional
@@ -135,17 +136,16 @@ def _merge(
 
 def _take(database: sqlite3.Connection, record: Record, report: int, place: int, merge: Merge) -> None:
     source = _key(record.source)
-    new = (_rank(record), record.finished_s, _outcome(record), report, place)
-    row = database.execute("SELECT rank, finished_s, outcome FROM outcome WHERE source = ?", (source,)).fetchone()
+    new = (_rank(record), record.finished_s, record.run, _outcome(record), report, place)
+    row = database.execute("SELECT rank, finished_s, run, outcome FROM outcome WHERE source = ?", (source,)).fetchone()
     if row is None:
-        database.execute("INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?)", (source, *new))
+        database.execute("INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?)", (source, *new))
         return
-    rank, finished_s, outcome = row
-    if outcome == new[2]:
+    rank, finished_s, run, outcome = row
+    if outcome == new[3]:
         merge.repeated += 1
         return
-    # Without both times, a line is later than those before it.
-    later = not (record.finished_s and finished_s) or record.finished_s >= finished_s
+    later = _is_later(record, finished_s, run)
     first, last = (rank, new[0]) if later else (new[0], rank)
     counts = _which_counts(first, last)
     if counts == "neither":
@@ -153,8 +153,17 @@ def _take(database: sqlite3.Connection, record: Record, report: int, place: int,
         return
     merge.superseded += 1
     if (counts == "last") == later:
-        update = "UPDATE outcome SET rank = ?, finished_s = ?, outcome = ?, report = ?, place = ? WHERE source = ?"
-        database.execute(update, (*new, source))
+        database.execute("REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?)", (source, *new))
+
+
+def _is_later(record: Record, finished_s: float, run: str) -> bool:
+    """Whether an outcome came after one that was finished then, in that run."""
+    job, _, number = record.run.partition("-")
+    other_job, _, other_number = run.partition("-")
+    if job == other_job and number != other_number and number.isdecimal() and other_number.isdecimal():
+        return int(number) > int(other_number)  # a clock may have been set back between them
+    # Without both times, a line is later than those before it.
+    return not (record.finished_s and finished_s) or record.finished_s >= finished_s
 
 
 def _which_counts(first: int, last: int) -> Literal["first", "last", "neither"]:

@@ -21,6 +21,7 @@ from gpuenc.archive.watcher import Watcher
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from gpuenc.archive.earlier import Earlier
     from gpuenc.archive.report import Record, Summary
 
 LOGGER = logging.getLogger(__name__)
@@ -71,11 +72,11 @@ class Metrics(Watcher):
         """Take how much was found so far."""
         self.start(files, bytes_total)
 
-    def earlier(self, record: Record) -> None:
+    def earlier(self, outcome: Earlier) -> None:
         """Count a file that an earlier run of the job has done."""
-        self.done(record)
+        self.done(outcome)
 
-    def done(self, record: Record) -> None:
+    def done(self, record: Record | Earlier) -> None:
         """Count one file."""
         with self._lock:
             self._last_s = self._clock()

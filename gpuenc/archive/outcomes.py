@@ -6,7 +6,6 @@ That is its report, its journal, or the journals of its shards. All of it is onl
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -16,6 +15,7 @@ from gpuenc.archive.journal import Progress, place_of, progress, recorded, recor
 from gpuenc.archive.locks import is_at_work
 from gpuenc.archive.report import Summary, read_records
 from gpuenc.archive.scan import JOURNALS
+from gpuenc.archive.shares import share_of
 from gpuenc.errors import JobError, SourceError
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Condition = Literal["finished", "running", "interrupted", "disk-full", "unknown"]
 # Shards that are named.
 _NAMED = 8
-_SHARD = re.compile(r"shard-([0-9]{1,9})-of-([0-9]{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +152,9 @@ def _journals_in(folder: Path, notes: list[str]) -> list[Path]:
     if single.is_file():
         groups[1] = _Shards(1, {1: single})
     for path in sorted(single.parent.glob("shard-*.sqlite")):
-        named = _SHARD.fullmatch(path.stem)
-        if named and path.is_file():
-            groups.setdefault(int(named[2]), _Shards(int(named[2]), {})).journals[int(named[1])] = path
+        share = share_of(path)
+        if share and path.is_file():
+            groups.setdefault(share[1], _Shards(share[1], {})).journals[share[0]] = path
     if not groups:
         return []
     last = max(groups.values(), key=lambda each: max(map(_changed_s, each.journals.values())))
@@ -203,9 +202,9 @@ def _condition(far: Progress, at_work: bool) -> Condition:
 
 
 def _absent(journals: Sequence[Path]) -> tuple[str, ...]:
-    named = [_SHARD.fullmatch(journal.stem) for journal in journals]
-    there = {int(each[1]) for each in named if each}
-    count = max((int(each[2]) for each in named if each), default=0)
+    shares = [share for journal in journals if (share := share_of(journal))]
+    there = {number for number, _ in shares}
+    count = max((count for _, count in shares), default=0)
     missing = [number for number in range(1, min(count, 1000) + 1) if number not in there]
     return tuple(f"{number}/{count}" for number in missing)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import sqlite3
 import tempfile
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING
 from gpuenc.archive.job import run
 from gpuenc.archive.planner import found
 from gpuenc.archive.report import Record, Summary
-from gpuenc.archive.scan import Item
+from gpuenc.archive.scan import COLLISION, Item
 from gpuenc.archive.stamp import Stamp
 from gpuenc.archive.watcher import Watcher
 
@@ -86,10 +89,18 @@ def plan(job: Job, stop: threading.Event, manifest: Writer | None = None, *, see
 
 
 def _written(items: Iterator[Item], manifest: Writer) -> Iterator[Item]:
-    for item in items:
-        stamp = None if item.left_out else Stamp.of_any(item.source)
-        manifest.add(item, stamp.size_bytes if stamp else 0)
-        yield item
+    # Two sources of one place may fall to two shares, neither of which knows of the other: it is decided here.
+    with closing(sqlite3.connect("")) as places:
+        places.execute("CREATE TABLE taken (place BLOB PRIMARY KEY) WITHOUT ROWID")
+        for item in items:
+            new = (
+                item.left_out
+                or places.execute("INSERT OR IGNORE INTO taken VALUES (?)", (os.fsencode(item.place),)).rowcount
+            )
+            found = item if new else replace(item, left_out=COLLISION)
+            stamp = None if found.left_out else Stamp.of_any(found.source_path)
+            manifest.add(found, stamp.size_bytes if stamp else 0)
+            yield found
 
 
 class _Collector(Watcher):

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpuenc.archive.dicomdir_outcome import NAME as DICOMDIR
 from gpuenc.archive.report import Record
-from gpuenc.archive.scan import LeftOut, scan
-from gpuenc.archive.stamp import Stamp
+from gpuenc.archive.scan import COLLISION, LeftOut, scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
-    from gpuenc.archive.journal import Earlier, Journal
+    from gpuenc.archive.earlier import Earlier
+    from gpuenc.archive.journal import Journal
     from gpuenc.archive.request import Job
     from gpuenc.archive.scan import Item
 
@@ -52,7 +51,7 @@ class Planner:
         job: Job,
         journal: Journal,
         settled: Callable[[Record], None],
-        earlier: Callable[[Record], None],
+        earlier: Callable[[Earlier], None],
         items: Iterable[Item] | None = None,
     ) -> None:
         self._job, self._journal, self._settled, self._earlier = job, journal, settled, earlier
@@ -66,29 +65,30 @@ class Planner:
         items = list(islice(self._items, _AT_ONCE))
         self.complete = len(items) < _AT_ONCE
         self.files += len(items)
-        known = self._journal.earlier([os.fspath(item.destination) for item in items if not item.left_out])
+        known = self._journal.earlier([item.place for item in items if not item.left_out])
         planned: list[tuple[Item, int]] = []
-        kept: list[tuple[int, Record]] = []
+        kept: list[Earlier] = []
         for item in items:
-            stamp = None if item.left_out else Stamp.of_any(item.source)
-            size_bytes = min(stamp.size_bytes, stamp.allocated_bytes) if stamp else 0
+            stamp = None if item.left_out else _stat(item.source_path)
+            size_bytes = _taken_bytes(stamp) if stamp else 0
             self.bytes_total += size_bytes
-            before = known.get(os.fspath(item.destination)) if known else None
-            if before and before.record and self._unchanged(item, before, stamp):
-                kept.append((before.number, before.record))
+            before = known.get(item.place) if known else None
+            if before and _unchanged(item, before, stamp):
+                kept.append(before)
             elif refused := self._refused(item, before):
                 self._journal.settle(item, refused)
                 self._settled(refused)
             else:
                 planned.append((item, size_bytes))
-        self._journal.keep(number for number, _ in kept)
-        for _, record in kept:
-            self._earlier(record)
+        self._journal.keep(before.number for before in kept)
+        for before in kept:
+            self._earlier(before)
         taken = self._journal.plan(planned)
         self.waiting += len(planned) - len(taken)
         for item in taken:
-            message = "another source has the same place in the destination"
-            record = Record(str(item.source), "failed", reason="destination-collision", message=message)
+            record = Record(
+                item.source_path, "failed", reason=COLLISION.code, message=COLLISION.message, run=self._journal.run
+            )
             self._journal.settle(item, record)
             self._settled(record)
         if self.complete:
@@ -96,38 +96,49 @@ class Planner:
 
     def _refused(self, item: Item, before: Earlier | None) -> Record | None:
         """Return the outcome of what needs no work."""
-        source = str(item.source)
+        source, run = item.source_path, self._journal.run
         if item.left_out:
             left = item.left_out
-            return Record(source, left.status, reason=left.code, message=left.message)
+            return Record(source, left.status, reason=left.code, message=left.message, run=run)
         if self._job.in_place:
             return None
-        if item.destination not in self._inside:
+        if item.place not in self._inside:
             message = "its place is that of the journal, or a symbolic link leads from there out of the destination"
-            return Record(source, "failed", reason="destination-unwritable", message=message)
-        if os.path.lexists(item.destination):
-            if self._job.overwrite and item.destination in self._own:
+            return Record(source, "failed", reason="destination-unwritable", message=message, run=run)
+        if os.path.lexists(item.place):
+            if self._job.overwrite and item.place in self._own:
                 message = "its place in the destination is that of a source, and sources are never changed"
-                return Record(source, "failed", reason="destination-is-source", message=message)
+                return Record(source, "failed", reason="destination-is-source", message=message, run=run)
             if not self._job.overwrite and not (before and before.ours):
-                return Record(source, "skipped", reason="destination-exists", message="the destination exists")
+                message = "the destination exists"
+                return Record(source, "skipped", reason="destination-exists", message=message, run=run)
         return None
 
-    def _unchanged(self, item: Item, before: Earlier, stamp: Stamp | None) -> bool:
-        """Whether an earlier run has done a file, and neither it nor its output has changed since."""
-        record = before.record
-        if record is None or record.status == "failed" or record.reason == "destination-exists":
-            return False
-        if before.source != os.fspath(item.source):
-            return False  # another one had the same place
-        if os.path.basename(before.source).upper() == DICOMDIR:
-            return False  # files that it names may be done now
-        output = Stamp(record.bytes_out, record.output_mtime_ns)
-        replaced = self._job.in_place and record.status == "encoded"
-        source = output if replaced else Stamp(record.bytes_in, record.source_mtime_ns)
-        if stamp != source:
-            return False
-        return not record.destination or Stamp.of_any(item.destination) == output
+
+def _unchanged(item: Item, before: Earlier, source: os.stat_result | None) -> bool:
+    """Whether an earlier run has done a file, and neither it nor its output has changed since."""
+    if not before.line or before.source != item.source_path:
+        return False  # it has no outcome, or another one had the same place
+    # There is an outcome that stands, and the file is what it was.
+    if not source or source.st_size != before.source_bytes or source.st_mtime_ns != before.source_mtime_ns:
+        return False
+    if before.output_bytes is None:
+        return True
+    # Where a source was replaced, its output is what has just been looked at.
+    output = source if item.place == item.source_path else _stat(item.place)
+    return output is not None and (output.st_size, output.st_mtime_ns) == (before.output_bytes, before.output_mtime_ns)
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def _taken_bytes(found: os.stat_result) -> int:
+    """Return what there is to read of a file, which for one with holes is less than its size."""
+    return min(found.st_size, found.st_blocks * 512) if hasattr(found, "st_blocks") else found.st_size
 
 
 def found(job: Job) -> Iterator[Item]:
@@ -136,11 +147,11 @@ def found(job: Job) -> Iterator[Item]:
     for item in scan(job.sources, job.destination, without=job.report, journal=journal):
         if not job.in_place:
             yield item
-        elif item.source.is_symlink() and not item.left_out:
+        elif not item.left_out and os.path.islink(item.source_path):
             # The file that it leads to is replaced under its own name.
             yield replace(item, left_out=LeftOut("skipped", "symbolic-link", "links are not replaced"))
         else:
-            yield replace(item, destination=item.source)
+            yield replace(item, place=item.source_path)
 
 
 class _Own:
@@ -152,7 +163,7 @@ class _Own:
         self._output = output
         self._folder = self._real_folder = ""
 
-    def __contains__(self, path: Path) -> bool:
+    def __contains__(self, path: str) -> bool:
         folder, name = os.path.split(path)
         if folder != self._folder:
             self._folder, self._real_folder = folder, os.path.realpath(folder)
@@ -174,7 +185,7 @@ class _Inside:
         self._journal = os.path.realpath(job.journal.parent) if job.journal else ""
         self._folder, self._answer = "", True
 
-    def __contains__(self, path: Path) -> bool:
+    def __contains__(self, path: str) -> bool:
         folder, _ = os.path.split(path)
         if folder != self._folder:
             real = os.path.realpath(folder)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gpuenc.archive.report import Record
     from gpuenc.archive.request import Job
     from gpuenc.archive.scan import Item
+    from gpuenc.dicom.atomic import Unnamed
     from gpuenc.plugins import Plugin
 
 # Files handed out at once, for each that can be in work: enough that nobody waits for the next.
@@ -63,6 +64,13 @@ class Pool(Protocol):
     @property
     def gpu_unused(self) -> str:
         """Why no GPU is used although one could be; known once `demand_ready` has returned."""
+
+    @property
+    def unnamed(self) -> dict[int, Unnamed]:
+        """Outputs whose outcomes `take` has returned and that wait for their names, by the number of their task.
+
+        There are some only for `Job.durability` "shard"; who names them takes them out.
+        """
 
     def demand_ready(self) -> None:
         """Wait until it is known whether anything can be done.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress, TaskID
 
+    from gpuenc.archive.earlier import Earlier
     from gpuenc.archive.merge import Merge
     from gpuenc.archive.outcomes import Condition
     from gpuenc.archive.report import Record, ReportFile, Summary
@@ -87,13 +88,13 @@ class Display(Watcher):
             with contextlib.suppress(OSError):
                 self._bar[0].update(self._bar[1], total=files)
 
-    def earlier(self, record: Record) -> None:
+    def earlier(self, outcome: Earlier) -> None:
         """Count a file that an earlier run has done."""
         self._done += 1
         # What is left takes as long as what was done in this run.
-        self._bytes_total -= record.bytes_in
+        self._bytes_total -= outcome.bytes_in
         if self._report:
-            self._report.add(record)
+            self._report.add_line(outcome.line)
         self._tell(advance=1)
 
     def done(self, record: Record) -> None:
@@ -130,7 +131,10 @@ class Display(Watcher):
         if summary.interrupted:
             left = summary.planned - summary.done
             why = "there is no room left" if summary.stopped == "disk-full" else summary.stopped
-            after = "go on with --resume" if summary.stopped != "disk-full" else "make some, then go on with --resume"
+            # A job in which nothing was begun has left no journal.
+            after = "go on with --resume" if summary.resumable else "begin again"
+            if summary.stopped == "disk-full":
+                after = f"make some, then {after}"
             self._show(self._errors, f"{why}: {left} of {counted(summary.planned, 'file')} have no outcome; {after}")
 
     def _tell(self, advance: int = 0) -> None:

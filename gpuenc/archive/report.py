@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from gpuenc.archive.earlier import Earlier
+
 Status = Literal["encoded", "copied", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
@@ -66,6 +68,9 @@ class Record:
         XXH3-128 of the two files, 32 hexadecimal digits.
     source_mtime_ns, output_mtime_ns : int
         When the two files were last modified; nanoseconds since 1970-01-01 UTC.
+    run : str
+        In which run of which job: the job's name, a hyphen, and the run's number, counted from 1. It says what came
+        later where a clock does not.
     """
 
     source: str
@@ -92,6 +97,7 @@ class Record:
     output_digest: str = ""
     source_mtime_ns: int = 0
     output_mtime_ns: int = 0
+    run: str = ""
 
     def as_json(self) -> str:
         """Return the record as one line of JSON.
@@ -133,9 +139,13 @@ class ReportFile:
 
     def add(self, record: Record) -> None:
         """Write one line and hand it to the operating system; nothing after the first failure."""
+        self.add_line(record.as_json())
+
+    def add_line(self, text: str) -> None:
+        """Write what `Record.as_json` returned once, as `add` does."""
         if self.problem:
             return
-        line = record.as_json().encode() + b"\n"
+        line = text.encode() + b"\n"
         written = 0
         try:
             while written < len(line):
@@ -160,6 +170,8 @@ class Summary:
         Why it ended early: ``"interrupted"`` or ``"disk-full"``.
     gpu_unused : str
         Why no GPU was used although one could be, in a sentence.
+    resumable : bool
+        It can be gone on with.
     """
 
     files: Counter[str] = field(default_factory=Counter)
@@ -178,14 +190,17 @@ class Summary:
     earlier_files: int = 0
     stopped: str = ""
     gpu_unused: str = ""
+    resumable: bool = False
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record | Earlier) -> None:
         """Count one file."""
         self.files[record.status] += 1
         if record.reason:
             self.reasons[record.status, record.reason] += 1
-        self.plugins.update(record.plugins)
-        self.fallbacks.update(record.fallbacks)
+        for label, frames in record.plugins.items():
+            self.plugins[label] += frames
+        for what, frames in record.fallbacks.items():
+            self.fallbacks[what] += frames
         for stage, seconds in record.stage_seconds.items():
             self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
         self.frames += record.frames

@@ -60,14 +60,19 @@ class Job:
         Where to write down what was done; see `archive/journal.py`.
     resume : bool
         Go on with the job that the journal tells of.
-    durability : {'file', 'none'}
-        Whether each output is on the disk before it counts as done.
+    durability : {'file', 'shard', 'none'}
+        What is on the disk before an output counts as done: itself; a whole group of outputs, of which none has its
+        name before; or nothing.
     reserve_bytes : int
         End the job before less than this is left in the destination.
     in_place : bool
         Outputs replace their sources; `destination` is where the journal lies.
     backup : Path, optional
         Where replaced sources are kept.
+    manifest : str
+        Digest of the manifest that the files come from, if they do.
+    token : str
+        Twelve hexadecimal digits of the run, which its temporary files have in their names.
     """
 
     sources: tuple[Path, ...]
@@ -95,6 +100,8 @@ class Job:
     reserve_bytes: int = 0
     in_place: bool = False
     backup: Path | None = None
+    manifest: str = ""
+    token: str = field(default="", compare=False)
 
     def absolute(self) -> Self:
         """Return the same job with paths that mean the same wherever it is resumed."""
@@ -119,7 +126,7 @@ class Job:
             "--out-of-range": "whole-cells" if self.whole_cells else "keep",
             "--extended-offsets": str(self.extended_offsets),
             "--in-place": str(self.in_place),
-        }
+        } | ({"--manifest": self.manifest} if self.manifest else {})
         # Paths may hold bytes that are no text.
         return {name: value.encode("utf-8", "backslashreplace").decode() for name, value in found.items()}
 

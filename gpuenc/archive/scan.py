@@ -28,14 +28,49 @@ class LeftOut:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Item:
-    """One file, its place in the destination's tree, why it is left out, and whether what is there may be replaced."""
+    """One file, its place in the destination's tree, why it is left out, and whether what is there may be replaced.
 
-    source: Path
-    destination: Path
-    left_out: LeftOut | None = None
-    replaces: bool = False
+    Parameters
+    ----------
+    source_path, place : path-like
+        Of the file and of its output; kept as strings, since most of a million files need no arithmetic on paths.
+    left_out : LeftOut, optional
+        An outcome before any work.
+    replaces : bool
+        What has the output's name may be replaced.
+    """
+
+    source_path: str
+    place: str
+    left_out: LeftOut | None
+    replaces: bool
+
+    def __init__(
+        self,
+        source_path: str | os.PathLike[str],
+        place: str | os.PathLike[str],
+        left_out: LeftOut | None = None,
+        replaces: bool = False,
+    ) -> None:
+        _set(self, "source_path", os.fspath(source_path))
+        _set(self, "place", os.fspath(place))
+        _set(self, "left_out", left_out)
+        _set(self, "replaces", replaces)
+
+    @property
+    def source(self) -> Path:
+        """The file."""
+        return Path(self.source_path)
+
+    @property
+    def destination(self) -> Path:
+        """Its place in the destination's tree."""
+        return Path(self.place)
+
+
+_set = object.__setattr__  # what a frozen class leaves for its own beginning
 
 
 _NOT_FOLLOWED = LeftOut(
@@ -43,6 +78,7 @@ _NOT_FOLLOWED = LeftOut(
 )
 _DANGLING = LeftOut("failed", "unreadable-source", "a symbolic link to nothing")
 _NO_FILE = LeftOut("skipped", "not-a-file", "neither a file nor a folder")
+COLLISION = LeftOut("failed", "destination-collision", "another source has the same place in the destination")
 _UNFINISHED = LeftOut("skipped", "unfinished-output", "an output that was never completed")
 
 
@@ -88,7 +124,7 @@ def scan(
             below, place = len(root.rstrip(os.sep)) + 1, os.fspath(base)
             for path, left_out in _files(source, hidden):
                 whole = os.path.join(place, path[below:]) if len(path) > len(root) else place
-                yield Item(Path(path), Path(whole), left_out)
+                yield Item(path, whole, left_out)
         elif _identity(source) not in hidden:
             yield Item(source, base, None if source.is_file() else _NO_FILE)
 

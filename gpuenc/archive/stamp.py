@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +17,14 @@ class Stamp:
     allocated_bytes: int = field(default=0, compare=False)
 
     @classmethod
-    def of(cls, path: Path) -> Self:
+    def of(cls, path: str | os.PathLike[str]) -> Self:
         """Return that of the file at `path`."""
         found = os.stat(path)
         allocated_bytes = found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size
         return cls(found.st_size, found.st_mtime_ns, allocated_bytes)
 
     @classmethod
-    def of_any(cls, path: Path) -> Self | None:
+    def of_any(cls, path: str | os.PathLike[str]) -> Self | None:
         """Return that of what is at `path`, or None where nothing can be seen."""
         try:
             return cls.of(path)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gpuenc.archive.pool import Task
     from gpuenc.archive.report import Record
     from gpuenc.archive.request import Job
+    from gpuenc.dicom.atomic import Unnamed
     from gpuenc.plugins import Plugin
 
 
@@ -46,6 +47,7 @@ class Threads:
         self._executor = ThreadPoolExecutor(job.jobs, thread_name_prefix="gpuenc-file")
         self._done: queue.SimpleQueue[tuple[int, Future[Record]]] = queue.SimpleQueue()
         self._futures: dict[int, Future[Record]] = {}
+        self.unnamed: dict[int, Unnamed] = {}
 
     @property
     def room(self) -> int:
@@ -70,7 +72,8 @@ class Threads:
     def give(self, tasks: Sequence[Task]) -> None:
         """Have tasks done."""
         for task in tasks:
-            future = self._executor.submit(transcode_file, task.item, self._job, self._abort)
+            defer = partial(self.unnamed.__setitem__, task.number) if self._job.durability == "shard" else None
+            future = self._executor.submit(transcode_file, task.item, self._job, self._abort, defer=defer)
             self._futures[task.number] = future
             future.add_done_callback(partial(self._put, task.number))
 
@@ -98,6 +101,9 @@ class Threads:
         """Give up what is in work."""
         self._abort.set()
         self._executor.shutdown(wait=True, cancel_futures=True)
+        for unnamed in self.unnamed.values():
+            unnamed.remove()
+        self.unnamed.clear()
         self._gathering.close()
 
     def states(self) -> list[str]:

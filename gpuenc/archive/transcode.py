@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from gpuenc.archive.scan import Item
     from gpuenc.coding import Coding
+    from gpuenc.dicom.atomic import Unnamed
     from gpuenc.frames import Encoded, FrameFormat
     from gpuenc.targets import Target
 
@@ -68,6 +69,7 @@ class _Work:
     stop: threading.Event
     stamp: Stamp
     waits: Callable[[bool], None]
+    defer: Callable[[Unnamed], None] | None = None
 
     def check(self) -> None:
         """Raise `Interrupted` if it is to be given up."""
@@ -88,7 +90,11 @@ class _Work:
 
 
 def transcode_file(
-    item: Item, job: Job, stop: threading.Event, waits: Callable[[bool], None] = lambda waiting: None
+    item: Item,
+    job: Job,
+    stop: threading.Event,
+    waits: Callable[[bool], None] = lambda waiting: None,
+    defer: Callable[[Unnamed], None] | None = None,
 ) -> Record:
     """Give one file its outcome.
 
@@ -102,6 +108,8 @@ def transcode_file(
         Gives it up.
     waits : callable
         Is told True when the file has to wait for memory that others have, and False when it goes on.
+    defer : callable, optional
+        Is handed the output when it is complete, and flushes and names it; then the record says what it will be.
 
     Raises
     ------
@@ -109,10 +117,10 @@ def transcode_file(
         `stop` was set meanwhile; nothing of the output is left. Nothing else is raised for what a file holds.
     """
     begun = time.perf_counter()
-    work = _Work(item, job, stop, Stamp(0, 0), waits)
+    work = _Work(item, job, stop, Stamp(0, 0), waits, defer)
     work.check()
     try:
-        work = _Work(item, job, stop, Stamp.of(item.source), waits)
+        work = replace(work, stamp=Stamp.of(item.source))
         record = _transcode(work)
     except GpuencError as error:
         record = _failed(work, error)
@@ -237,6 +245,8 @@ def _written(
             extended_offsets=job.extended_offsets,
             overwrite=job.overwrite or job.in_place or item.replaces,
             fsync=job.durability != "none",
+            defer=work.defer,
+            token=job.token,
         ) as output,
         closing(_results(source, job, target, wanted, overlays, memory_bytes, tally.seconds)) as results,
     ):
@@ -261,7 +271,7 @@ def _written(
             final = header(source, with_ratio(found, source, tally.encoded_bytes), target.syntax.uid)
         source_digest = _source_digest(source, work)
         work.demand_unchanged()
-        with tally.timed("write"), inplace.kept(item, job):
+        with tally.timed("write"), contextlib.nullcontext() if work.defer else inplace.kept(item, job):
             like = item.source if job.in_place else None
             summary = output.finish(final, trailer(source), like=like, check=work.demand_unchanged)
     return _record(
@@ -339,6 +349,8 @@ def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Re
             item.destination,
             overwrite=job.overwrite or item.replaces,
             fsync=job.durability != "none",
+            defer=work.defer,
+            token=job.token,
             check=check,
         )
         size, digest = copy.bytes_written, copy.digest

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gpuenc.archive.earlier import Earlier
     from gpuenc.archive.report import Record, Summary
 
 
@@ -17,7 +18,7 @@ class Watcher:
     def planned(self, files: int, bytes_total: int) -> None:
         """More files were found: so many altogether."""
 
-    def earlier(self, record: Record) -> None:
+    def earlier(self, outcome: Earlier) -> None:
         """A file has its outcome from an earlier run of the job."""
 
     def done(self, record: Record) -> None:
@@ -52,10 +53,10 @@ class Several(Watcher):
         for watcher in self._watchers:
             watcher.planned(files, bytes_total)
 
-    def earlier(self, record: Record) -> None:
+    def earlier(self, outcome: Earlier) -> None:
         """Tell all of a file of an earlier run."""
         for watcher in self._watchers:
-            watcher.earlier(record)
+            watcher.earlier(outcome)
 
     def done(self, record: Record) -> None:
         """Tell all of one file."""

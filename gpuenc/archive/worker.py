@@ -25,6 +25,7 @@ from gpuenc.registry import why_on_cpu
 if TYPE_CHECKING:
     from gpuenc.archive.pool import Task
     from gpuenc.archive.request import Job
+    from gpuenc.dicom.atomic import Unnamed
 
 # How long files in work have to give up and remove what they wrote, once nobody waits for them.
 _GIVE_UP_S = 5.0
@@ -108,7 +109,10 @@ class _Worker:
             def waits(waiting: bool) -> None:
                 self._say("waits" if waiting else "begin", task.number)
 
-            self._say("done", task.number, transcode_file(task.item, self._job, self._abort, waits))
+            outputs: list[Unnamed] = []
+            defer = outputs.append if self._job.durability == "shard" else None
+            record = transcode_file(task.item, self._job, self._abort, waits, defer)
+            self._say("done", task.number, record, *outputs)
         except Interrupted:
             self._say("dropped", task.number)
         finally:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import math
 import os
-import signal
 import socket
 import struct
 import subprocess
@@ -25,14 +24,16 @@ from typing import TYPE_CHECKING, Any
 from gpuenc.archive.budget import ByteBudget
 from gpuenc.archive.leftovers import remove_leftovers
 from gpuenc.archive.pool import QUEUED_PER_FILE
+from gpuenc.archive.processes import how_it_ended, signals_held
 from gpuenc.archive.report import Record
 from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
 
     from gpuenc.archive.pool import Task
     from gpuenc.archive.request import Job
+    from gpuenc.dicom.atomic import Unnamed
 
 # Far more than any file takes that comes to an end.
 _FILE_S, _BYTES_PER_S = 300.0, 128 << 10
@@ -103,6 +104,7 @@ class Workers:
         self._looked_s = time.monotonic()
         self._stopped = False
         self._started = 0
+        self.unnamed: dict[int, Unnamed] = {}
         self.gpu_unused = ""
         self._start()
 
@@ -180,7 +182,13 @@ class Workers:
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
+        # What they had complete, or had no time to remove.
+        given = (task.item for worker in self._workers for task in worker.tasks.values())
+        remove_leftovers(given, self._job, self._job.token)
         self._workers.clear()
+        for output in self.unnamed.values():
+            output.remove()
+        self.unnamed.clear()
 
     def states(self) -> list[str]:
         """Return a line on each worker."""
@@ -197,7 +205,7 @@ class Workers:
         # What a worker needs to find the same gpuenc, whatever this process was started as.
         command = [sys.executable, "-c", _START, str(theirs.fileno()), json.dumps(sys.path)]
         try:
-            with _signals_held():
+            with signals_held():
                 process = subprocess.Popen(
                     command,
                     pass_fds=(theirs.fileno(),),
@@ -270,6 +278,7 @@ class Workers:
         elif kind == "waits":
             worker.begun_s[number] = math.inf  # for memory, as long as others take
         elif kind == "done":
+            self.unnamed.update((number, output) for output in rest[1:])
             self._finished(worker, number, rest[0])
         else:  # "dropped", after a stop
             worker.tasks.pop(number, None)
@@ -301,7 +310,7 @@ class Workers:
         """
         self._dismiss(worker)
         self._deaths += 1
-        remove_leftovers((worker.tasks[number].item for number in worker.begun_s), self._job)
+        remove_leftovers((worker.tasks[number].item for number in worker.begun_s), self._job, self._job.token)
         if self._stopped:
             return
         self._demand_life(worker)
@@ -325,7 +334,8 @@ class Workers:
         most = _MOST_DEATHS if self._ever_done else _MOST_DEATHS_AT_FIRST if self._ever_ready else _MOST_DEATHS_UNREADY
         if self._deaths >= most:
             raise JobError(
-                f"{self._deaths} worker processes died in a row; the last one {_how(worker.process.returncode)}",
+                f"{self._deaths} worker processes died in a row; "
+                f"the last one {how_it_ended(worker.process.returncode)}",
                 code="workers-failed",
             )
 
@@ -334,7 +344,7 @@ class Workers:
         message = (
             "it kept the process that worked on it busy for too long"
             if hung
-            else f"it ended each process that worked on it; the last one {_how(worker.process.returncode)}"
+            else f"it ended each process that worked on it; the last one {how_it_ended(worker.process.returncode)}"
         )
         record = Record(
             str(task.item.source),
@@ -381,20 +391,3 @@ class Workers:
 
 def _replacing(task: Task) -> Task:
     return replace(task, item=replace(task.item, replaces=True))
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Have a process that is started here, and inherits this, not ended by the terminal's signals as it starts."""
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [getattr(signal, name) for name in names])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _how(returncode: int) -> str:
-    names = {known.value: known.name for known in signal.Signals}
-    how = names.get(-returncode, f"signal {-returncode}")
-    return f"ended with {returncode}" if returncode >= 0 else f"was ended by {how}"

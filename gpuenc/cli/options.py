@@ -27,6 +27,7 @@ class Durability(StrEnum):
     """When an output counts as done."""
 
     FILE = "file"
+    SHARD = "shard"
     NONE = "none"
 
 
@@ -85,7 +86,9 @@ Memory = Annotated[
 ]
 WithDurability = Annotated[
     Durability,
-    typer.Option("--durability", help="When an output counts as done: on the disk, or only written."),
+    typer.Option(
+        "--durability", help="When an output counts as done: on the disk, with a shard's others, or only written."
+    ),
 ]
 Reserve = Annotated[
     int,

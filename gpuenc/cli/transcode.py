@@ -120,7 +120,8 @@ def _share_of(path: Path, shard: str) -> tuple[Job, Iterable[Item], str]:
     with told():
         share = Share.of(shard) if shard else Share()
         manifest = Manifest(path)
-    return manifest.job, manifest.items(share), share.name
+        job = replace(manifest.job, manifest=manifest.digest())
+    return job, manifest.items(share), share.name
 
 
 def _run(job: Job, items: Iterable[Item] | None, stop: threading.Event, metrics: str) -> Summary:

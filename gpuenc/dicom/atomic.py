@@ -10,7 +10,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import re
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -20,13 +19,12 @@ from gpuenc.dicom.digests import PIECE_BYTES, file_digest, xxh3_128
 from gpuenc.errors import DestinationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import TracebackType
     from typing import BinaryIO
 
 TEMPORARY_SUFFIX = ".gpuenc-tmp"
-_TAIL = re.compile(rf"[0-9a-f]{{12}}(-2)?{re.escape(TEMPORARY_SUFFIX)}")
 # Small pieces are gathered; a codestream of this size or more goes to the system as it is.
 _BUFFER_BYTES = 1 << 15
 DISK_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
@@ -43,6 +41,42 @@ class Copy:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unnamed:
+    """A complete file that has not got its name yet, and of which nothing need be on the disk.
+
+    Parameters
+    ----------
+    temporary, path : str
+        Where it is, and its name to be.
+    overwrite : bool
+        Replace a file that has that name.
+    """
+
+    temporary: str
+    path: str
+    overwrite: bool
+
+    def name(self) -> None:
+        """Give it its name.
+
+        Raises
+        ------
+        DestinationError
+            ``destination-exists``, ``destination-unwritable`` or ``disk-full``; it is as before.
+        """
+        with errors():
+            if self.overwrite:
+                os.replace(self.temporary, self.path)
+            else:
+                _rename_to_new(self.temporary, self.path)
+
+    def remove(self) -> None:
+        """Leave nothing of it."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.temporary)
+
+
 class AtomicFile:
     """A file being written; a context manager that leaves nothing behind unless `publish` was called.
 
@@ -55,6 +89,10 @@ class AtomicFile:
     fsync : bool
         Have the file, and where the file system lets a folder be flushed its name, on the disk before `publish`
         returns.
+    defer : callable, optional
+        Is handed the complete file by `publish` instead, and flushes and names it.
+    token : str
+        Twelve hexadecimal digits that the temporary file's name has; by default random ones.
 
     Attributes
     ----------
@@ -67,15 +105,23 @@ class AtomicFile:
         ``destination-exists``, ``destination-unwritable`` or ``disk-full``.
     """
 
-    def __init__(self, destination: Path, *, overwrite: bool = False, fsync: bool = True) -> None:
+    def __init__(
+        self,
+        destination: Path,
+        *,
+        overwrite: bool = False,
+        fsync: bool = True,
+        defer: Callable[[Unnamed], None] | None = None,
+        token: str = "",
+    ) -> None:
         self._path = os.fspath(destination)
         self._folder, name = os.path.split(self._path)
-        self._overwrite, self._fsync = overwrite, fsync
+        self._overwrite, self._fsync, self._defer, self._token = overwrite, fsync, defer, token
         self._open = False
         with self.errors():
             if not overwrite and os.path.lexists(self._path):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-            self._stem = os.path.join(self._folder, f"{_stem_of(name)}{os.urandom(6).hex()}")
+            self._stem = os.path.join(self._folder, f"{_stem_of(name)}{token or os.urandom(6).hex()}")
             self.file, self._temporary = self._new("")
             self._open = True
 
@@ -90,18 +136,8 @@ class AtomicFile:
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
         """Turn what the operating system says into `DestinationError`."""
-        try:
+        with errors():
             yield
-        except FileExistsError:
-            raise DestinationError("the destination exists", code="destination-exists") from None
-        except DestinationError:
-            raise
-        except OSError as error:
-            full = error.errno in DISK_FULL
-            raise DestinationError(
-                f"the destination cannot be written: {os.strerror(error.errno or 0)}",
-                code="disk-full" if full else "destination-unwritable",
-            ) from None
 
     @contextlib.contextmanager
     def rewritten(self) -> Iterator[BinaryIO]:
@@ -145,17 +181,18 @@ class AtomicFile:
                 os.fchmod(self.file.fileno(), 0o666 & ~_umask())
                 if like is not None:
                     _make_alike(self.file.fileno(), like)
-            if self._fsync:
+            if self._fsync and not self._defer:
                 os.fsync(self.file.fileno())
             self.file.close()
         if check:
             check()
-        with self.errors():
-            if self._overwrite:
-                os.replace(self._temporary, self._path)
-            else:
-                _rename_to_new(self._temporary, self._path)
+        whole = Unnamed(self._temporary, self._path, self._overwrite)
+        if self._defer:
             self._open = False
+            self._defer(whole)
+            return size
+        whole.name()
+        self._open = False
         # The file is there: what goes wrong from here on must not have anyone believe it failed.
         if self._fsync:
             sync_folder(self._folder or ".")
@@ -173,17 +210,38 @@ class AtomicFile:
     def _new(self, tail: str) -> tuple[BinaryIO, str]:
         name = f"{self._stem}{tail}{TEMPORARY_SUFFIX}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-        return os.fdopen(os.open(name, flags, 0o600), "wb", buffering=_BUFFER_BYTES), name
+        try:
+            file = os.open(name, flags, 0o600)
+        except FileExistsError:
+            if not self._token:
+                raise
+            # Of whoever had the same token: an earlier try of the same run, which is over.
+            os.unlink(name)
+            file = os.open(name, flags, 0o600)
+        return os.fdopen(file, "wb", buffering=_BUFFER_BYTES), name
 
 
-def temporaries_of(destination: str, names: Iterable[str]) -> list[str]:
-    """Return which of the names in a destination's folder are those of temporary files of this destination."""
-    stem = _stem_of(os.path.basename(destination))
-    return [
-        name
-        for name in names
-        if name.startswith(stem) and name.endswith(TEMPORARY_SUFFIX) and _TAIL.fullmatch(name[len(stem) :])
-    ]
+@contextlib.contextmanager
+def errors() -> Iterator[None]:
+    """Turn what the operating system says of an output into `DestinationError`."""
+    try:
+        yield
+    except FileExistsError:
+        raise DestinationError("the destination exists", code="destination-exists") from None
+    except DestinationError:
+        raise
+    except OSError as error:
+        full = error.errno in DISK_FULL
+        raise DestinationError(
+            f"the destination cannot be written: {os.strerror(error.errno or 0)}",
+            code="disk-full" if full else "destination-unwritable",
+        ) from None
+
+
+def temporaries_of(destination: str, token: str) -> list[str]:
+    """Return the paths that temporary files of this destination have where they are made with this token."""
+    folder, name = os.path.split(destination)
+    return [os.path.join(folder, f"{_stem_of(name)}{token}{tail}{TEMPORARY_SUFFIX}") for tail in ("", "-2")]
 
 
 def _stem_of(name: str) -> str:
@@ -206,13 +264,15 @@ def copy_file(
     *,
     overwrite: bool = False,
     fsync: bool = True,
+    defer: Callable[[Unnamed], None] | None = None,
+    token: str = "",
     check: Callable[[], None] | None = None,
 ) -> Copy:
     """Copy a file byte for byte, as atomically as any output, and read the copy back before it gets its name.
 
     Parameters
     ----------
-    source, destination, overwrite, fsync
+    source, destination, overwrite, fsync, defer, token
         As for `AtomicFile`.
     check : callable, optional
         Called after each piece is read, and once at the end of the source; what it raises ends the copy, and nothing
@@ -227,7 +287,10 @@ def copy_file(
         The source cannot be read.
     """
     digest = xxh3_128()
-    with open(source, "rb", buffering=0) as reader, AtomicFile(destination, overwrite=overwrite, fsync=fsync) as out:
+    with (
+        open(source, "rb", buffering=0) as reader,
+        AtomicFile(destination, overwrite=overwrite, fsync=fsync, defer=defer, token=token) as out,
+    ):
         piece = b"-"
         while piece:
             piece = reader.read(PIECE_BYTES)

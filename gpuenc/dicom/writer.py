@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
     from gpuenc.coding import Coding
+    from gpuenc.dicom.atomic import Unnamed
     from gpuenc.dicom.header import Header
     from gpuenc.frames import FrameFormat
     from gpuenc.syntaxes import Syntax
@@ -82,6 +83,8 @@ class OutputFile:
         Replace a file that has the destination's name.
     fsync : bool
         Have the file, and its name, on the disk before `finish` returns.
+    defer, token
+        As for `AtomicFile`.
     read_back : bool
         Read the file again before it gets its name, and compare it with what was put.
 
@@ -104,6 +107,8 @@ class OutputFile:
         extended_offsets: bool = False,
         overwrite: bool = False,
         fsync: bool = True,
+        defer: Callable[[Unnamed], None] | None = None,
+        token: str = "",
         read_back: bool = True,
     ) -> None:
         self._header = header
@@ -114,7 +119,7 @@ class OutputFile:
         else:
             self._element = Native(number_of_frames, cells.bits_allocated, cells.frame_bits)
         self._put = self._codestream_bytes = 0
-        self._out = AtomicFile(destination, overwrite=overwrite, fsync=fsync)
+        self._out = AtomicFile(destination, overwrite=overwrite, fsync=fsync, defer=defer, token=token)
         deflated = syntax.uid == DEFLATED
         self._deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS) if deflated else None
         self._intended = Intended(syntax, number_of_frames, cells=cells, coding=coding, deflated=deflated)

@@ -151,7 +151,7 @@ def test_killed_after_the_source_was_replaced(job):
 
 
 def test_temporary_files_of_backups_are_removed(job):
-    db = Journal(job.journal, job.absolute().about())
+    db = Journal(job.journal, job.absolute().about(), token="0123456789ab")
     source = job.sources[0] / "a"
     db.plan([(Item(source, source), 1)])
     db.next(1)

@@ -119,7 +119,7 @@ def test_what_was_begun_may_be_ours_and_what_was_only_planned_is_not(path):
     with Journal(path, ABOUT, resume=True) as journal:
         assert journal.interrupted == [("in/a", "out/a")]
         found = journal.earlier(["out/a", "out/b", "out/c", "out/d"])
-        assert {name: (one.ours, one.record is not None) for name, one in found.items()} == {
+        assert {name: (one.ours, one.line is not None) for name, one in found.items()} == {
             "out/a": (True, False),
             "out/b": (True, True),
             "out/c": (False, False),
@@ -233,12 +233,13 @@ def test_a_journal_is_whole_or_not_there(path, monkeypatch):
         pass
 
     path.parent.mkdir(parents=True)
-    for most in range(9):
+    for most in range(10):
         Path(path).unlink(missing_ok=True)
         db = sqlite3.connect(path, isolation_level=None)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("BEGIN")
         journal = Journal.__new__(Journal)
+        journal._token = "0123456789ab"
 
         class Mortal:
             left = most
@@ -264,7 +265,7 @@ def test_a_journal_is_whole_or_not_there(path, monkeypatch):
         tables = {name for (name,) in look.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         assert tables in (set(), {"about", "files"})
         if tables:
-            assert dict(look.execute("SELECT name, value FROM about")).keys() == {"format", *ABOUT}
+            assert dict(look.execute("SELECT name, value FROM about")).keys() == {"format", "token", *ABOUT}
         look.close()
     assert ended
 

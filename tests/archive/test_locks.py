@@ -12,9 +12,10 @@ import pytest
 
 from gpuenc.archive import locks
 from gpuenc.archive.job import run
-from gpuenc.archive.journal import place_of
-from gpuenc.archive.locks import only_job, worker_of
+from gpuenc.archive.journal import Journal, place_of
+from gpuenc.archive.locks import only_in_place, only_job, worker_of
 from gpuenc.archive.request import Job
+from gpuenc.archive.scan import Item
 from gpuenc.errors import JobError
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
@@ -131,3 +132,117 @@ def test_a_job_that_is_at_work_is_not_disturbed(tmp_path, resume):
     watcher = Second()
     assert run(job, watcher).done == 3
     assert watcher.codes == ("journal-in-use",) * 3
+
+
+def begun(journal, *, finished):
+    """Leave what a share leaves: its lock file, and its journal, finished or not."""
+    with only_job(journal, "m"), Journal(journal, {}) as database:
+        database.plan([(Item("in/a", "out/a"), 1)])
+        database.next(1)
+        if finished:
+            database.finish()
+
+
+def test_shares_of_another_division_at_work(tmp_path):
+    with only_job(tmp_path / "shard-1-of-2.sqlite", "m"):
+        other = only_job(tmp_path / "shard-2-of-3.sqlite", "m")
+        with pytest.raises(JobError, match="being written by a job of 2 shares") as caught, other:
+            pass
+        assert caught.value.code == "journal-in-use"
+    with only_job(tmp_path / "shard-2-of-3.sqlite", "m"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "manifest", "said"),
+    [
+        ("shard-1-of-3", "m", "begun by a job of 2 shares, and this is one of 3 shares"),
+        ("shard-2-of-2", "another", "begun by shares of another manifest"),
+        ("journal", "", "begun by a job of 2 shares, and this is one of one share"),
+        ("shard-2-of-2", "m", ""),
+        ("shard-1-of-2", "m", ""),
+    ],
+)
+@pytest.mark.parametrize("finished", [False, True])
+def test_shares_of_another_division_that_have_begun(tmp_path, name, manifest, said, finished):
+    begun(tmp_path / "shard-1-of-2.sqlite", finished=finished)
+    if not said or finished:
+        with only_job(tmp_path / f"{name}.sqlite", manifest):
+            return
+    with pytest.raises(JobError, match=said) as caught, only_job(tmp_path / f"{name}.sqlite", manifest):
+        pass
+    assert caught.value.code == "journal-unfinished"
+
+
+def test_a_share_of_another_manifest_at_work(tmp_path):
+    first, other = (only_job(tmp_path / f"shard-{i}-of-2.sqlite", m) for i, m in ((1, "m"), (2, "another")))
+    with first, pytest.raises(JobError, match="another manifest") as caught, other:
+        pass
+    assert caught.value.code == "journal-in-use"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "both"),
+    [
+        ("tree", "tree", False),
+        ("tree", "tree/sub", False),
+        ("tree/sub", "tree", False),
+        ("tree", "link/sub", False),
+        ("tree", "tree/file", False),
+        ("tree/file", "tree/file", False),
+        ("tree", "other", True),
+        ("tree/sub", "tree/sub2", True),
+    ],
+)
+def test_one_job_replaces_files_of_a_tree(tmp_path, first, second, both):
+    for name in ("tree/sub", "tree/sub2", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "tree" / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "tree")
+    with only_in_place([tmp_path / first], shared=False):
+        # The file that was locked is another one afterwards.
+        os.replace(tmp_path / "tree" / "file", tmp_path / "tree" / "file2")
+        (tmp_path / "tree" / "file").write_bytes(b"")
+        if both:
+            with only_in_place([tmp_path / second], shared=False):
+                return
+        other = only_in_place([tmp_path / second], shared=False)
+        with pytest.raises(JobError, match="replacing files in") as caught, other:
+            pass
+        assert caught.value.code == "journal-in-use"
+    with only_in_place([tmp_path / second], shared=False):
+        pass
+
+
+def test_shares_replace_files_side_by_side_and_with_nobody_else(tmp_path):
+    one, two, whole = (only_in_place([tmp_path], shared=shared) for shared in (True, True, False))
+    with one, two, pytest.raises(JobError), whole:
+        pass
+
+
+def test_two_jobs_in_place_with_different_backups(tmp_path):
+    (tmp_path / "in").mkdir()
+    made.of(made.noise((1, 8, 8), "u2")).write(tmp_path / "in" / "a")
+
+    def job(name):
+        backup = tmp_path / name
+        return Job(
+            (tmp_path / "in",), backup, target(find("rle")), journal=place_of(backup), in_place=True, backup=backup
+        )
+
+    class Second(Records):
+        code = ""
+
+        def done(self, record):
+            super().done(record)
+            with pytest.raises(JobError) as caught:
+                run(job("two"), Records())
+            self.code = caught.value.code
+
+    watcher = Second()
+    run(job("one"), watcher)
+    assert watcher.code == "journal-in-use"
+    assert [record.status for record in watcher.records] == ["encoded"]
+    after = Records()
+    run(job("two"), after)
+    assert [record.reason for record in after.records] == ["already-encoded"]

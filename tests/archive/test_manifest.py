@@ -185,3 +185,33 @@ def test_planned_and_done_in_shares(tmp_path, monkeypatch):
         assert len(done) == len(set(done)) == 9
     outputs = {path.name: path.read_bytes() for path in (out / "sub").iterdir()}
     assert outputs == {path.name: path.read_bytes() for path in (tmp_path / "whole" / "sub").iterdir()}
+
+
+def test_two_sources_of_one_place_are_told_apart_before_they_are_shared_out(tmp_path, monkeypatch):
+    """Neither share would know of the other."""
+    monkeypatch.setattr(manifest_module, "SHARD_FILES", 1)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        made.of(made.noise((1, 8, 8), "u2", seed=len(name))).write(tmp_path / name / "a")
+    out = tmp_path / "out"
+    job = Job((tmp_path / "one" / "a", tmp_path / "two" / "a"), out, target(find("rle")))
+    with (tmp_path / "m").open("wb") as stream:
+        planned = plan(replace(job, dry_run=True), threading.Event(), Writer(stream, job.absolute()))
+    assert planned.summary.reasons == {("failed", "destination-collision"): 1}
+    found = {}
+    for index in (1, 2):
+        share, manifest = Share(index, 2), Manifest(tmp_path / "m")
+        watcher = Records()
+        run(replace(manifest.job, journal=place_of(out, share.name)), watcher, items=manifest.items(share))
+        found |= {Path(record.source).parent.name: record.reason or record.status for record in watcher.records}
+    assert found == {"one": "encoded", "two": "destination-collision"}
+
+
+def test_a_manifest_is_known_by_what_it_says(written, job, tmp_path):
+    path = written()
+    (tmp_path / "copy").write_bytes(path.read_bytes())
+    assert Manifest(path).digest() == Manifest(tmp_path / "copy").digest()
+    (tmp_path / "copy").write_bytes(path.read_bytes().replace(b'"bytes": ', b'"bytes":  ', 1))
+    assert Manifest(path).digest() != Manifest(tmp_path / "copy").digest()
+    one, other = (replace(job, manifest=digest) for digest in ("1", "2"))
+    assert one.about() != other.about() != job.about()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -94,6 +95,21 @@ def test_times_say_what_came_later_not_the_order_of_reports(tmp_path, first, las
     found, written = merged(tmp_path, [at(last, 20.0)], [at(first, 10.0)])
     assert found.conflicts == (counts is None)
     assert written == ([] if counts is None else [at(counts, 20.0 if counts is last else 10.0)])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("first", "last"), [("1-1", "1-2"), ("1-9", "1-10")])
+def test_a_clock_that_was_set_back_between_runs(tmp_path, turned, first, last):
+    """The later run of one job is the later one, whatever its clock said."""
+    lines = [[replace(FAILED, finished_s=9e9, run=first)], [replace(ENCODED, finished_s=1.0, run=last)]]
+    found, written = merged(tmp_path, *(reversed(lines) if turned else lines))
+    assert (found.conflicts, found.superseded) == (0, 1)
+    assert [record.status for record in written] == ["encoded"]
+
+
+def test_runs_of_different_jobs_say_nothing_about_each_other(tmp_path):
+    lines = [[replace(ENCODED, finished_s=1.0, run="a-7")], [replace(FAILED, finished_s=2.0, run="b-1")]]
+    assert merged(tmp_path, *lines)[0].conflicts == 1
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))

@@ -44,8 +44,9 @@ class Both(Records):
         super().__init__()
         self.before = {}
 
-    def earlier(self, record):
-        self.before[Path(record.source).name] = record.status
+    def earlier(self, outcome):
+        assert outcome.source == outcome.record.source
+        self.before[Path(outcome.source).name] = outcome.status
 
     def done(self, record):
         super().done(record)
@@ -253,3 +254,25 @@ def test_what_was_in_the_way_and_is_gone(job):
     assert again(job)[1]["late"] == "destination-exists"
     (job.destination / "late").unlink()
     assert again(job)[1]["late"] == "encoded"
+
+
+def test_runs_of_a_job_are_counted(job, monkeypatch):
+    """What came later is known whatever the clock says; a new job in the same place goes on counting."""
+
+    def runs(**options):
+        watcher = Records()
+        run(replace(job, **options), watcher)
+        name, numbers = {}, set()
+        for record in watcher.records:
+            name, _, number = record.run.partition("-")
+            numbers.add((name, int(number), Path(record.source).name))
+        return numbers
+
+    first = runs(resume=True)  # the one that made the job was before
+    name = next(iter(first))[0]
+    assert first == {(name, 2 if file == "failed" else 1, file) for file in (*KEPT, "failed")}
+    monkeypatch.setattr("time.time", lambda: 1.0)
+    assert {(number, file) for _, number, file in runs(resume=True)} == {
+        (3 if file == "failed" else 1, file) for file in (*KEPT, "failed")
+    }
+    assert {one[:2] for one in runs(overwrite=True)} == {(name, 4)}

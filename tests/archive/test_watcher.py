@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gpuenc.archive.earlier import Earlier, columns_of
 from gpuenc.archive.report import Record, Summary
 from gpuenc.archive.watcher import Several
 from tests.archive.watcher import Records
@@ -21,7 +22,7 @@ def test_all_are_told():
     several.start(3, 4)
     several.planned(5, 6)
     several.workers(["worker 1: idle"])
-    several.earlier(record)
+    several.earlier(Earlier(1, "a", 0, *columns_of(record)))
     several.done(record)
     several.finish(summary)
     for watcher in (plain, more):

@@ -206,7 +206,7 @@ def test_temporary_files_of_a_dead_worker_are_removed_and_no_others(archive, tmp
     mine, other = out / ".b.segv.0123456789ab.gpuenc-tmp", out / ".b.0123456789ab.gpuenc-tmp"
     for path in (mine, out / ".b.segv.0123456789ab-2.gpuenc-tmp", other):
         path.write_bytes(b"half")
-    reasons(archive("a", "b.segv"))
+    reasons(archive("a", "b.segv", token="0123456789ab"))
     assert outputs(tmp_path) == {"a", other.name}
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import threading
     from pathlib import Path
 
+    from gpuenc.archive.earlier import Earlier
     from gpuenc.archive.report import Record, Summary
 
 
@@ -41,8 +42,8 @@ class Records(Watcher):
     def planned(self, files: int, bytes_total: int) -> None:
         self.files, self.bytes_total = files, bytes_total
 
-    def earlier(self, record: Record) -> None:
-        self.records.append(record)
+    def earlier(self, outcome: Earlier) -> None:
+        self.records.append(outcome.record)
 
     def done(self, record: Record) -> None:
         self.records.append(record)

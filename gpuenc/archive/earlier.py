@@ -1,0 +1,151 @@
+"""What a journal keeps of an outcome besides its line: what decides whether it still stands, and what is counted."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gpuenc.archive.dicomdir_outcome import NAME as DICOMDIR
+from gpuenc.archive.report import Record, record_of
+from gpuenc.errors import JobError
+
+if TYPE_CHECKING:
+    from gpuenc.archive.report import Status
+
+# Columns of a journal, as `Earlier` has them after the first three.
+COLUMNS = {
+    # Size and time of the source and of the output, where there is one: while they have these, the outcome stands.
+    "source_bytes": "INTEGER",
+    "source_mtime_ns": "INTEGER",
+    "output_bytes": "INTEGER",
+    "output_mtime_ns": "INTEGER",
+    # What a summary counts, so that no line has to be read for it.
+    "status": "TEXT",
+    "reason": "TEXT",
+    "bytes_in": "INTEGER",
+    "bytes_out": "INTEGER",
+    "frames": "INTEGER",
+    "pixel_bytes": "INTEGER",
+    "verified": "INTEGER",
+    "plugins_json": "TEXT",
+    "fallbacks_json": "TEXT",
+    "stages_json": "TEXT",
+    # The outcome, as in the report.
+    "record": "TEXT",
+}
+NO_OUTCOME = ", ".join(f"{name} = NULL" for name in COLUMNS)
+
+
+class Earlier(NamedTuple):
+    """What an earlier run of a job knows of an output.
+
+    Attributes
+    ----------
+    number : int
+        Of the file in the journal.
+    source : str
+        Its path.
+    ours : int
+        Whether what has the output's name is this job's.
+    source_bytes, source_mtime_ns, output_bytes, output_mtime_ns : int or None
+        What the files have to be for the outcome to stand: nothing of the source where there is no such outcome, and
+        nothing of the output where there is none.
+    status, reason, bytes_in, bytes_out, frames, pixel_bytes, verified
+        As in the record; None where there is no outcome.
+    line : str
+        The outcome as JSON; None where there is none.
+    """
+
+    number: int
+    source: str
+    ours: int
+    source_bytes: int | None
+    source_mtime_ns: int | None
+    output_bytes: int | None
+    output_mtime_ns: int | None
+    status: Status
+    reason: str
+    bytes_in: int
+    bytes_out: int
+    frames: int
+    pixel_bytes: int
+    verified: int
+    plugins_json: str
+    fallbacks_json: str
+    stages_json: str
+    line: str
+
+    @property
+    def plugins(self) -> dict[str, int]:
+        """As in the record."""
+        return _often(self.plugins_json)
+
+    @property
+    def fallbacks(self) -> dict[str, int]:
+        """As in the record."""
+        return _often(self.fallbacks_json)
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """As in the record."""
+        return _read(self.stages_json)
+
+    @property
+    def record(self) -> Record:
+        """The whole outcome.
+
+        Raises
+        ------
+        JobError
+            ``journal-unusable``: what is written down is none.
+        """
+        record = record_of(self.line)
+        if record is None:
+            raise _damaged()
+        return record
+
+
+def columns_of(record: Record) -> tuple[Any, ...]:
+    """Return what is kept of an outcome, in the order of `COLUMNS`."""
+    return (
+        *_stands_while(record),
+        record.status,
+        record.reason,
+        record.bytes_in,
+        record.bytes_out,
+        record.frames,
+        record.pixel_bytes,
+        record.verified,
+        json.dumps(record.plugins),
+        json.dumps(record.fallbacks),
+        json.dumps(record.stage_seconds),
+        record.as_json(),
+    )
+
+
+def _stands_while(record: Record) -> tuple[int | None, ...]:
+    if record.status == "failed" or record.reason == "destination-exists":
+        return (None,) * 4
+    if os.path.basename(record.source).upper() == DICOMDIR:
+        return (None,) * 4  # files that it names may be done next time
+    output = (record.bytes_out, record.output_mtime_ns) if record.destination else (None, None)
+    # A source that was replaced is what it was replaced by.
+    replaced = record.destination == record.source
+    return (*(output if replaced else (record.bytes_in, record.source_mtime_ns)), *output)
+
+
+def _read(text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError):
+        raise _damaged() from None
+
+
+# What most files of a job have in common.
+_often = lru_cache(maxsize=256)(_read)
+
+
+def _damaged() -> JobError:
+    return JobError("the journal cannot be used: an outcome in it is damaged", code="journal-unusable")
