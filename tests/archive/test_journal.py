@@ -239,7 +239,7 @@ def test_a_journal_is_whole_or_not_there(path, monkeypatch):
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("BEGIN")
         journal = Journal.__new__(Journal)
-        journal._token = "0123456789ab"
+        journal._token, journal.run = "0123456789ab", "0123456789ab-1"
 
         class Mortal:
             left = most
@@ -263,9 +263,9 @@ def test_a_journal_is_whole_or_not_there(path, monkeypatch):
         db.close()
         look = sqlite3.connect(path)
         tables = {name for (name,) in look.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        assert tables in (set(), {"about", "files"})
+        assert tables in (set(), {"about", "files", "gone"})
         if tables:
-            assert dict(look.execute("SELECT name, value FROM about")).keys() == {"format", "token", *ABOUT}
+            assert dict(look.execute("SELECT name, value FROM about")).keys() == {"format", "token", "run", *ABOUT}
         look.close()
     assert ended
 
