@@ -37,7 +37,7 @@ IMAGE = made.of(SAMPLES, stored=12)
 FIELDS = {
     "source", "status", "destination", "reason", "message", "source_syntax", "target_syntax", "plugins", "fallbacks",
     "frames", "bytes_in", "bytes_out", "pixel_bytes", "seconds", "verified", "modality", "finished_s", "worker",
-    "stage_seconds", "crc32", "source_digest", "output_digest", "source_mtime_ns", "output_mtime_ns",
+    "stage_seconds", "crc32", "source_digest", "output_digest", "source_mtime_ns", "output_mtime_ns", "run",
 }  # fmt: skip
 
 

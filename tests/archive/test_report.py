@@ -34,6 +34,7 @@ FULL = Record(
     output_digest="f" * 32,
     source_mtime_ns=1_795_300_000_123_456_789,
     output_mtime_ns=1,
+    run="0123456789ab-2",
 )
 
 
