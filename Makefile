@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: bench gpu-test gpu-bundle help demo test check format lint types wheel smoke clean
+.PHONY: bench bench-peers bench-files gpu-bench gpu-test gpu-bundle help demo test check format lint types wheel smoke clean
 
 PY := .venv/bin/python
 INSTALL := $(PY) -m pip install -qq --disable-pip-version-check
@@ -12,7 +12,7 @@ NO_PYTHON = gpuenc needs Python 3.12 or newer with venv: install one (apt-get in
 pyenv install 3.12, or uv python install 3.12) or name it with make PYTHON=/path/to/python3
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.demo ## re-encode a real study to HTJ2K into demo-out, verify it, show what happened
 	@$(PY) .ci/demo.py demo-out
@@ -45,6 +45,18 @@ smoke: wheel ## install that wheel into a clean environment and use it
 
 bench: .venv/.test ## measure this machine, with peers; results, charts and the README's section
 	$(PY) -m benchmarks $(ARGS)
+
+bench-peers: .venv/.test ## install what bench compares with, as far as it can be, and list it
+	@.ci/bench-peers
+	$(PY) -m benchmarks.peers
+
+bench-files: .venv/.test ## jobs over CT files against the bare codec and peers (ARGS="--files 2000")
+	$(PY) -m benchmarks.speed $(ARGS)
+	$(PY) -m benchmarks --readme
+
+gpu-bench: ## what a GPU could do and how much of it is done; offline, with the bundle's packages
+	$(or $(PYTHON),python3) -m benchmarks.gpu $(ARGS)
+	$(or $(PYTHON),python3) -m benchmarks --readme
 
 gpu-test: ## what only a GPU can show; offline, with the bundle's packages
 	GPUENC_REQUIRE_CUDA=1 $(or $(PYTHON),python3) -m pytest tests/gpu $(ARGS)

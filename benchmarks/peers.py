@@ -1,46 +1,37 @@
-"""What else people compress DICOM with, on the same files to the same transfer syntax, its output checked the same way.
+"""What else people compress DICOM with: each reads files and writes files, on as many cores as gpuenc has.
 
-Each peer reads files and writes files: pydicom's `Dataset.compress` with its plug-ins, in one process as people write
-it, GDCM's and DCMTK's programs, one call a file; and, as the ceiling, the bare codec on frames in memory, on all cores.
-Rounds are interleaved with `gpuenc transcode`. The output is read again: transfer syntax, precision in the codestream's
-own markers, and every sample. A peer that loses samples or precision keeps its figures, and its row says so.
+pydicom's `Dataset.compress` with its plug-ins, in one process for each core, as people write it who are in a hurry;
+GDCM's and DCMTK's programs, a process for each file, as many at once as cores; NVIDIA's converter, one process with the
+GPU. What is not here says why. `python -m benchmarks.peers` lists them with their versions.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import imagecodecs
-import numpy as np
 from pydicom import dcmread
 
 import gpuenc
 from gpuenc.archive.job import run as run_job
 from gpuenc.archive.request import Job
 from gpuenc.archive.watcher import Watcher
-from gpuenc.bench import files
-from gpuenc.bench.cases import Case
-from gpuenc.bench.measure import Contender, figure, interleave, ratio
-from gpuenc.codestream import parse
-from gpuenc.coding import coding
-from gpuenc.cpu import decoders, rle, samples
-from gpuenc.dicom.source import DicomFile
-from gpuenc.errors import GpuencError
-from gpuenc.frames import Coded, Frame
+from gpuenc.cuda import probe
 from gpuenc.plugins import usable_cores
-from gpuenc.syntaxes import BY_UID, find
+from gpuenc.syntaxes import find
 from gpuenc.targets import target
 
-SYNTAXES = ("jpeg2000-lossless", "jpeg-ls-lossless", "jpeg-lossless-sv1", "rle", "htj2k-lossless")
-MOST_FRAMES = 16
-# Program and options → the transfer syntax it is asked for.
+Work = Callable[[Sequence[Path], Path], Any]
+
+# Name → program and options, and the transfer syntax that it is asked for.
 PROGRAMS: dict[str, tuple[tuple[str, ...], str]] = {
     "gdcmconv (JPEG 2000)": (("gdcmconv", "--j2k"), "jpeg2000-lossless"),
     "gdcmconv (JPEG-LS)": (("gdcmconv", "--jpegls"), "jpeg-ls-lossless"),
@@ -50,32 +41,68 @@ PROGRAMS: dict[str, tuple[tuple[str, ...], str]] = {
     "dcmcjpls": (("dcmcjpls", "+el"), "jpeg-ls-lossless"),
     "dcmcrle": (("dcmcrle",), "rle"),
 }
-PLUGINS = {"jpeg2000-lossless": ("pylibjpeg",), "jpeg-ls-lossless": ("pyjpegls",), "rle": ("pylibjpeg", "gdcm")}
+# pydicom's label of each plug-in, and the package that has its version.
+PLUGINS = {
+    "jpeg2000-lossless": {"pylibjpeg": "pylibjpeg-openjpeg"},
+    "jpeg-ls-lossless": {"pyjpegls": "pyjpegls"},
+    "rle": {"pylibjpeg": "pylibjpeg-rle", "gdcm": "python-gdcm", "pydicom": "pydicom"},
+}
+_APT = {"gdcmconv": "libgdcm-tools", "dcmcjpeg": "dcmtk", "dcmcjpls": "dcmtk", "dcmcrle": "dcmtk"}
+NVIDIA = "nvidia.nvimgcodec.tools.dicom.convert_htj2k"
+# NVIDIA's converter has one for each transfer syntax.
+_ORDERS = {"htj2k-lossless": "LRCP", "htj2k-lossless-rpcl": "RPCL"}
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Something that compresses files, or why it is not here."""
+    """Something that compresses files, or why it is not here.
+
+    Parameters
+    ----------
+    name : str
+        What it is called in results.
+    work : callable, optional
+        Gets paths of files, and a folder to write into.
+    why : str
+        Why there is no `work`.
+    version : str
+        Of what does the work.
+    on : str
+        How many processes and threads it has.
+    """
 
     name: str
-    work: Callable[[Sequence[Path], Path], Any] | None = None
+    work: Work | None = None
     why: str = ""
+    version: str = ""
+    on: str = ""
 
 
-def pydicom_loop(uid: str, plugin: str) -> Callable[[Sequence[Path], Path], None]:
+def compress_share(paths: Sequence[Path], out: Path, uid: str, plugin: str) -> None:
     """What people write today: dcmread, compress, save_as."""
+    for path in paths:
+        ds = dcmread(path)
+        ds.compress(uid, encoding_plugin=plugin)
+        ds.save_as(out / path.name)
+
+
+def ready() -> None:
+    """Do nothing, in a process that has imported all this meanwhile."""
+
+
+def pydicom_loops(uid: str, plugin: str, pool: Executor, processes: int) -> Work:
+    """Return pydicom's loop over an equal share of the files in each process of a pool that is already there."""
 
     def work(paths: Sequence[Path], out: Path) -> None:
-        for path in paths:
-            ds = dcmread(path)
-            ds.compress(uid, encoding_plugin=plugin)
-            ds.save_as(out / path.name)
+        shares = [paths[number::processes] for number in range(processes)]
+        for done in [pool.submit(compress_share, share, out, uid, plugin) for share in shares if share]:
+            done.result()
 
     return work
 
 
-def program(command: tuple[str, ...]) -> Callable[[Sequence[Path], Path], None]:
-    """One call of a program for each file, as many at once as there are cores."""
+def program(command: tuple[str, ...], processes: int) -> Work:
+    """Return one call of a program for each file, so many at once."""
 
     def one(path: Path, out: Path) -> None:
         done = subprocess.run([*command, str(path), str(out / path.name)], capture_output=True, check=False)
@@ -83,158 +110,110 @@ def program(command: tuple[str, ...]) -> Callable[[Sequence[Path], Path], None]:
             raise RuntimeError(f"{command[0]} ends with {done.returncode}")
 
     def work(paths: Sequence[Path], out: Path) -> None:
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with ThreadPoolExecutor(processes) as pool:
             list(pool.map(lambda path: one(path, out), paths))
 
     return work
 
 
-def transcode(name: str, verify: str) -> Callable[[Sequence[Path], Path], None]:
-    """`gpuenc transcode`, in threads of this process."""
+def transcode(name: str, verify: str, workers: int = 0, device: str = "auto") -> Work:
+    """Return `gpuenc transcode` without the start of its own process, on all cores: in threads, or in workers."""
 
     def work(paths: Sequence[Path], out: Path) -> None:
-        jobs = usable_cores() + 2
-        run_job(Job(tuple(paths), out, target(find(name)), jobs=jobs, verify=verify, overwrite=True), Watcher())
+        jobs = max(2, usable_cores()) if workers else usable_cores() + 2
+        chosen: Any = verify
+        job = Job(
+            tuple(paths), out, target(find(name)), jobs=jobs, verify=chosen, overwrite=True, workers=workers,
+            device=device, durability="none",
+        )  # fmt: skip
+        run_job(job, Watcher())
 
     return work
 
 
-def peers_of(name: str) -> list[Peer]:
-    """Return all that write this transfer syntax, gpuenc first; of those that are not here, why."""
+def nvidia_converter(name: str) -> Work:
+    """Return NVIDIA's own converter of pydicom's datasets, and the reading and writing around it."""
+    convert = import_module(NVIDIA).transcode_datasets_to_htj2k
+
+    def work(paths: Sequence[Path], out: Path) -> None:
+        made = convert([dcmread(path) for path in paths], progression_order=_ORDERS[name])
+        for path, ds in zip(paths, made, strict=True):
+            ds.save_as(out / path.name)
+
+    return work
+
+
+def why_no_gpu_tools() -> str:
+    """Return why NVIDIA's tools cannot run here, or nothing."""
+    if not probe.device_count():
+        return "no NVIDIA GPU on this machine"
+    missing = [name for name in ("cupy", "nvidia.nvimgcodec") if find_spec(name.split(".")[0]) is None]
+    return f"{', '.join(missing)} not installed: pip install 'gpuenc[cuda13]'" if missing else ""
+
+
+def peers_of(name: str, pool: Executor | None = None, processes: int | None = None) -> Iterator[Peer]:
+    """Yield all that write this transfer syntax, gpuenc first; of those that are not here, why.
+
+    Parameters
+    ----------
+    name : str
+        Of the transfer syntax.
+    pool : Executor, optional
+        Processes for pydicom's loops; without it they have no work.
+    processes : int, optional
+        How many processes, or threads of gpuenc; by default one for each core.
+    """
+    count = processes or usable_cores()
+    many = f"{count} process{'es' * (count > 1)}"
+    ours = gpuenc.__version__
+    for verify, said in (("all", "every sample verified"), ("none", "not verified")):
+        yield Peer(f"gpuenc, {said}", transcode(name, verify), version=ours, on=f"1 process, {count} cores")
     uid = find(name).uid
-    found = [
-        Peer("gpuenc, every sample verified", transcode(name, "all")),
-        Peer("gpuenc, not verified", transcode(name, "none")),
-    ]
-    for plugin in PLUGINS.get(name, ()):
-        label = f"pydicom compress, {plugin}"
-        here = plugin in gpuenc.get_encoder(uid).labels
-        found.append(Peer(label, pydicom_loop(uid, plugin)) if here else Peer(label, why=f"{plugin} is not installed"))
+    for plugin, package in PLUGINS.get(name, {}).items():
+        label, found = f"pydicom compress, {plugin}", package_version(package)
+        if plugin not in gpuenc.get_encoder(uid).labels:
+            yield Peer(label, why=f"{package} is not installed: make bench-peers")
+        elif pool is not None:
+            yield Peer(label, pydicom_loops(uid, plugin, pool, count), version=f"{package} {found}", on=many)
+        else:
+            yield Peer(label, why="there is no pool of processes", version=f"{package} {found}")
     for label, (command, writes) in PROGRAMS.items():
-        if writes == name:
-            here = shutil.which(command[0])
-            found.append(Peer(label, program(command)) if here else Peer(label, why=f"{command[0]} is not installed"))
-    return found
+        if writes == name and shutil.which(command[0]):
+            on = f"a process per file, {count} at once"
+            yield Peer(label, program(command, count), version=program_version(command[0]), on=on)
+        elif writes == name:
+            yield Peer(label, why=f"{command[0]} is not installed: apt-get install {_APT[command[0]]}")
+    if name in _ORDERS:
+        label, why = "NVIDIA's transcode_datasets_to_htj2k", why_no_gpu_tools()
+        found = package_version("nvidia-nvimgcodec-cu13") or package_version("nvidia-nvimgcodec-cu12")
+        on = "1 process, 1 GPU"
+        yield Peer(label, why=why) if why else Peer(label, nvidia_converter(name), version=found, on=on)
 
 
-def bare(name: str, signed: bool, bits: int) -> Callable[[np.ndarray], bytes] | None:
-    """Return imagecodecs' own call, or for RLE ours, without anything around it."""
-    if signed:
-        return None
-    return {
-        "htj2k-lossless": lambda a: imagecodecs.htj2k_encode(a, reversible=True, bitspersample=bits, resolutions=5),
-        "jpeg2000-lossless": lambda a: imagecodecs.jpeg2k_encode(
-            a, level=0, codecformat="j2k", reversible=True, bitspersample=bits, numthreads=1
-        ),
-        "jpeg-lossless-sv1": lambda a: imagecodecs.jpeg8_encode(a, lossless=True, predictor=1, bitspersample=bits),
-        "jpeg-ls-lossless": lambda a: imagecodecs.jpegls_encode(a, bitspersample=bits, spiff=False),
-        "rle": lambda a: rle.encode(a),
-    }.get(name)
+def package_version(package: str) -> str:
+    """Return the version of a package; empty where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
-def verdict(case: Case, frames: Sequence[Frame], out: Path, name: str) -> dict[str, Any]:
-    """Return what a peer's files are: labelled right, lossless, of how many bits, how large."""
-    seen: dict[str, Any] = {"label": True, "lossless": True, "precision": None, "codestream_bytes": 0, "wrong": ""}
-    rest = iter(frames)
-    for path in sorted(out.rglob("*.dcm")):
-        with DicomFile(path) as file:
-            seen["label"] &= file.syntax == find(name).uid
-            for frame in file.frames():
-                _compare(next(rest), frame, seen)
-    if next(rest, None) is not None:
-        seen |= {"lossless": False, "wrong": "frames are missing"}
-    return seen
+def program_version(name: str) -> str:
+    """Return the first line in which a program says its version."""
+    done = subprocess.run([name, "--version"], capture_output=True, text=True, check=False)
+    lines = [line.strip("$ \t") for line in (done.stdout + done.stderr).splitlines() if any(map(str.isdigit, line))]
+    return lines[0].removeprefix("dcmtk: ") if lines else ""
 
 
-def _compare(source: Frame, made: Frame, seen: dict[str, Any]) -> None:
-    if not isinstance(made.pixels, Coded):
-        seen |= {"label": False, "wrong": "frames are not compressed"}
-        return
-    seen["codestream_bytes"] += len(made.pixels.codestream)
-    family = BY_UID[made.pixels.syntax].family
-    if family != "rle":
-        seen["precision"] = parse(made.pixels.codestream, family).precision
-    back = decoders.decode_frame(made)
-    ones = samples.extract_samples(samples.native_cells(source.host_cells(), source.format), source.format)
-    others = samples.extract_samples(samples.native_cells(back.host_cells(), back.format), back.format)
-    if not np.array_equal(ones, others):
-        seen |= {"lossless": False, "wrong": f"frame {source.ref.index}: samples differ"}
+def main() -> None:
+    """List the peers: here with which version, or why not."""
+    seen = set()
+    for name in ("htj2k-lossless", "jpeg2000-lossless", "jpeg-ls-lossless", "jpeg-lossless-sv1", "rle"):
+        for peer in peers_of(name):
+            if (peer.name, peer.version) not in seen and not peer.name.startswith("gpuenc"):
+                seen.add((peer.name, peer.version))
+                print(f"{name:18} {peer.name:38} {peer.version or peer.why}")
 
 
-def measure(case: Case, name: str, rounds: int) -> list[dict[str, Any]]:
-    """Return a row for each peer: files and megabytes a second, times gpuenc's, and what its output is."""
-    frames = case.frames[:MOST_FRAMES]
-    megabytes = sum(frame.format.frame_bytes for frame in frames) / 1e6
-    rows: list[dict[str, Any]] = []
-    contenders: list[Contender] = []
-    verdicts: dict[str, dict[str, Any]] = {}
-    about = {"case": case.name, "syntax": name}
-    with tempfile.TemporaryDirectory() as folder:
-        native = Path(folder) / "in"
-        native.mkdir()
-        few = Case(case.name, case.source, tuple(frames), case.modality, case.series)
-        paths = files.write(few, native)
-        for number, peer in enumerate(peers_of(name)):
-            if peer.work is None:
-                rows.append(about | {"peer": peer.name, "status": "absent", "why": peer.why})
-                continue
-            out = Path(folder) / str(number)
-
-            def work(peer: Peer = peer, out: Path = out) -> Path:
-                out.mkdir()
-                peer.work(paths, out)
-                return out
-
-            def check(out: Path, peer: Peer = peer) -> None:
-                found = verdict(few, frames, out, name)
-                worst = verdicts.setdefault(peer.name, found)
-                for key in ("label", "lossless"):
-                    worst[key] &= found[key]
-                worst["wrong"] = worst["wrong"] or found["wrong"]
-                shutil.rmtree(out)
-                if peer.name.startswith("gpuenc") and not (found["label"] and found["lossless"]):
-                    raise RuntimeError(found["wrong"] or "wrong label")
-
-            contenders.append(Contender(peer.name, work, check, megabytes))
-        contenders += _ceiling(few, name, megabytes, verdicts)
-        interleave(contenders, rounds)
-    for one in contenders:
-        row = about | {"peer": one.name}
-        if one.why_void:
-            rows.append(row | {"status": "void", "why": one.why_void})
-            continue
-        found = verdicts[one.name]
-        row |= {"status": "measured", "files": len(paths), "mb_s": figure(one.rates).as_json(), **found}
-        row["ratio"] = megabytes * 1e6 / max(1, row.pop("codestream_bytes"))
-        # JPEG Lossless has codestreams of whole cells (see `gpuenc.coding`); everything else says Bits Stored.
-        asked = (None, case.format.bits_stored, coding(target(find(name)), case.format).precision)
-        row["precision_kept"] = found["precision"] in asked
-        if contenders[0].seconds:
-            row["gpuenc_times"] = ratio(contenders[0].rates, one.rates).as_json()
-        rows.append(row)
-    return rows
-
-
-def _ceiling(case: Case, name: str, megabytes: float, verdicts: dict[str, dict[str, Any]]) -> list[Contender]:
-    """Return the bare codec on frames in memory, on all cores: nothing is read, written or checked."""
-    fmt = case.format
-    call = bare(name, fmt.signed, coding(target(find(name)), fmt).precision)
-    if call is None:
-        return []
-    arrays = [frame.host_cells().view(f"u{fmt.bits_allocated // 8}").reshape(fmt.shape) for frame in case.frames]
-
-    def work() -> list[bytes]:
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            return list(pool.map(call, arrays))
-
-    def check(made: list[bytes]) -> None:
-        uid, family = find(name).uid, find(name).family
-        seen: dict[str, Any] = {"label": True, "lossless": True, "precision": None, "codestream_bytes": 0, "wrong": ""}
-        for frame, codestream in zip(case.frames, made, strict=True):
-            try:
-                _compare(frame, Frame(frame.ref, fmt, Coded(uid, codestream)), seen)
-            except GpuencError as error:
-                seen |= {"lossless": False, "wrong": f"{family}: {error}"}
-        verdicts["bare codec, all cores"] = seen
-
-    return [Contender("bare codec, all cores", work, check, megabytes)]
+if __name__ == "__main__":
+    main()

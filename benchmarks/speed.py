@@ -1,226 +1,350 @@
-"""The encoder's speed against the bare codec, and `transcode` against pydicom's loop, as ratios within one run.
+"""The figures that the encoder and the archive engine promise, as ratios within one run, on output that was verified.
 
-Every figure is the median of interleaved rounds (A B A B …) with its spread, on frames that were verified once.
+    python -m benchmarks.speed [--files N] [--rounds N] [--only PART ...] [--out DIR]
 
-    python benchmarks/speed.py [--rounds N] [--out FILE.json]
+encoder   `iter_encode` over 64 frames with two threads, against the bare codec called from two threads
+files     `gpuenc transcode` of N CT files to HTJ2K, verified and not, in threads and in worker processes, against the
+          bare codec on the same frames on all cores, and against pydicom's serial loop to JPEG 2000
+peers     `gpuenc transcode` of N CT files to JPEG-LS, JPEG Lossless and RLE, in as many processes as every peer has
+command   `gpuenc transcode` as a command, start of its process included, and the time of ``import gpuenc``
+
+Contenders take turns; each figure is the median of the rounds with its spread. Slow contenders get the first files
+only: their rows say how many, and ratios are of files per second. 400 files take less than ten minutes on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
-import os
-import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import imagecodecs
 import numpy as np
-from pydicom import dcmread
-from pydicom.data import get_testdata_file
-from pydicom.uid import JPEG2000Lossless, generate_uid
 
 import gpuenc
-from gpuenc.archive.job import run
-from gpuenc.archive.report import Record, Summary
-from gpuenc.archive.request import Job
-from gpuenc.archive.watcher import Watcher
-from gpuenc.cpu import rle
+from benchmarks import bare, contest
+from benchmarks.peers import Peer, Work, compress_share, peers_of, transcode
+from gpuenc.bench import files, machine, phantoms
+from gpuenc.bench.cases import Case, frames_of
+from gpuenc.bench.measure import LEAST_ROUNDS, NOISY, Contender, figure, interleave, ratio
+from gpuenc.bench.referee import Referee
+from gpuenc.frames import Encoded
 from gpuenc.plugins import usable_cores
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
 
+FORMAT = "gpuenc-speed/1"
+PARTS = ("encoder", "files", "peers", "command")
+SYNTAXES = ("htj2k-lossless", "jpeg-lossless-sv1", "jpeg-ls-lossless", "rle")
 THREADS = 2
+# Different pictures; more files repeat them under other UIDs.
+SLICES = 200
+# Files for those that take 20 ms and more for each.
+SLOW_FILES = 60
+NAME = "CT 512², 12 of 16 bits"
+
+Row = dict[str, Any]
+Tell = Callable[[str], None]
 
 
-def ct_frames(count: int = 64, side: int = 512) -> np.ndarray:
-    """Return CT-like frames: a real slice, enlarged, moved, and with seeded noise of a few units, int16."""
-    ds = dcmread(get_testdata_file("CT_small.dcm", download=False))
-    real = ds.pixel_array.astype(np.float32)
-    steps = np.linspace(0, real.shape[0] - 1.001, side)
-    low, part = steps.astype(int), (steps % 1).astype(np.float32)
-    rows = real[low] * (1 - part)[:, None] + real[low + 1] * part[:, None]
-    image = rows[:, low] * (1 - part) + rows[:, low + 1] * part
-    rng = np.random.default_rng(7)
-    frames = np.empty((count, side, side), np.int16)
-    for index in range(count):
-        frames[index] = np.roll(image, 3 * index, axis=1) + rng.normal(0, 8, image.shape)
-    return frames
+def series(count: int) -> Case:
+    """Return so many slices of 512² pixels, each to be a file of its own."""
+    made = frames_of(phantoms.ct(min(count, SLICES)), 12, NAME)
+    frames = tuple(replace(made[n % len(made)], ref=replace(made[0].ref, index=n)) for n in range(count))
+    return Case(NAME, "synthetic", frames, "CT", True)
 
 
-BARE: dict[str, Callable[[np.ndarray], bytes]] = {
-    "htj2k-lossless": lambda a: imagecodecs.htj2k_encode(a, reversible=True, bitspersample=16, resolutions=5),
-    "jpeg-lossless-sv1": lambda a: imagecodecs.jpeg8_encode(
-        a.view(np.uint16), lossless=True, predictor=1, bitspersample=16
-    ),
-    "jpeg-ls-lossless": lambda a: imagecodecs.jpegls_encode(a.view(np.uint16), bitspersample=16, spiff=False),
-    "rle": lambda a: rle.encode(a),
-}
-
-
-def interleaved(rounds: int, *jobs: Callable[[], object]) -> list[list[float]]:
-    """Return the seconds of each round of each job, after one round of warm-up."""
-    seconds: list[list[float]] = [[] for _ in jobs]
-    for number in range(rounds + 1):
-        for place, job in enumerate(jobs):
-            begun = time.perf_counter()
-            job()
-            if number:
-                seconds[place].append(time.perf_counter() - begun)
-    return seconds
-
-
-def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
-    """Return how many times faster `fast` is, over pairs of rounds that ran side by side."""
-    pairs = sorted(a / b for a, b in zip(slow, fast, strict=True))
-    return {"median": statistics.median(pairs), "min": pairs[0], "max": pairs[-1]}
-
-
-def encoder_against_codec(rounds: int) -> dict[str, object]:
-    """`iter_encode` with two threads, as a share of the bare codec called from two threads."""
-    frames = ct_frames()
-    megabytes = frames.nbytes / 1e6
-    rows = {}
-    for name, bare in BARE.items():
-        encoder = gpuenc.get_encoder(name)
-        sizes = [len(c) for c in encoder.iter_encode(frames, threads=THREADS, verify="all")]
-
-        def codec(bare: Callable[[np.ndarray], bytes] = bare) -> None:
-            with ThreadPoolExecutor(THREADS) as pool:
-                list(pool.map(bare, frames))
-
-        def ours(encoder: gpuenc.Encoder = encoder) -> None:
-            for _ in encoder.iter_encode(frames, threads=THREADS):
-                pass
-
-        seconds = interleaved(rounds, codec, ours)
-        share = ratio(seconds[0], seconds[1])
-        rows[name] = {
-            "bare_mb_s": megabytes / statistics.median(seconds[0]),
-            "iter_encode_mb_s": megabytes / statistics.median(seconds[1]),
-            "share_of_bare": share,
-            "compression_ratio": frames.nbytes / sum(sizes),
-        }
-        print(f"{name:20} {rows[name]['iter_encode_mb_s']:7.0f} MB/s = {share['median']:.3f} of the bare codec")
+def against_codec(rounds: int, tell: Tell) -> list[Row]:
+    """Return for each syntax the rate of `iter_encode`, and its share of the bare codec's."""
+    frames = series(64).frames
+    arrays = bare.arrays(frames)
+    megabytes = sum(array.nbytes for array in arrays) / 1e6
+    rows = []
+    for name in SYNTAXES:
+        tell(f"iter_encode: {name}")
+        rows.append(
+            {"syntax": name, "frames": len(frames), "threads": THREADS}
+            | _encoder(name, frames, arrays, rounds, megabytes)
+        )
     return rows
 
 
-def ct_series(folder: Path, count: int = 200) -> None:
-    """Write a series of `count` files of 512×512×16 bit."""
-    template = dcmread(get_testdata_file("CT_small.dcm", download=False))
-    template.Rows = template.Columns = 512
-    for number, frame in enumerate(ct_frames(count)):
-        template.PixelData = frame.tobytes()
-        template.InstanceNumber = number + 1
-        template.SOPInstanceUID = template.file_meta.MediaStorageSOPInstanceUID = generate_uid(None, [str(number)])
-        template.save_as(folder / f"{number:04}.dcm")
+def _encoder(name: str, frames: Sequence[Any], arrays: Sequence[Any], rounds: int, megabytes: float) -> Row:
+    chosen = target(find(name))
+    encoder, referee = gpuenc.get_encoder(name), Referee(frames, chosen)
+    precision = 16 if name == "jpeg-lossless-sv1" else 12
+    call, stacked = bare.codec(name, precision), np.stack(arrays)
+
+    def codec() -> list[bytes]:
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(call, arrays))
+
+    def ours() -> list[bytes]:
+        # As the codec is called: with the precision that is stored.
+        return list(encoder.iter_encode(stacked, threads=THREADS, bits_stored=12))
+
+    def judge(made: list[bytes]) -> None:
+        referee.judge([Encoded(frame.ref, one, "") for frame, one in zip(frames, made, strict=True)])
+
+    pair = [Contender("bare", codec, judge, megabytes), Contender("ours", ours, judge, megabytes)]
+    interleave(pair, rounds)
+    if why := pair[0].why_void or pair[1].why_void:
+        return {"status": "void", "why": why}
+    return {
+        "status": "measured",
+        "mb_s": figure(pair[1].rates).as_json(),
+        "bare_mb_s": figure(pair[0].rates).as_json(),
+        "share_of_bare": ratio(pair[1].rates, pair[0].rates).as_json(),
+        "ratio": referee.ratio,
+    }
 
 
-def pydicom_loop(source: Path, out: Path) -> None:
-    """What people write today: dcmread, compress, save_as."""
-    for path in sorted(source.iterdir()):
-        ds = dcmread(path)
-        ds.compress(JPEG2000Lossless, encoding_plugin="pylibjpeg")
-        ds.save_as(out / path.name)
+class Folder:
+    """N files of CT slices on the disk, and contenders that make others of them.
+
+    Parameters
+    ----------
+    case : Case
+        Whose frames the files have.
+    root : Path
+        An empty folder.
+    """
+
+    def __init__(self, case: Case, root: Path) -> None:
+        self.case, self._root, self._known = case, root, set[tuple[int, bytes]]()
+        (root / "in").mkdir()
+        self.paths = files.write(case, root / "in")
+
+    def contender(
+        self, name: str, work: Work, syntax: str, most: int | None = None, *, strict: bool = True
+    ) -> Contender:
+        """Return one whose rate is files per second; where `strict`, what it wrote has to be right in every way."""
+        paths, out = self.paths[:most], self._root / f"out-{abs(hash((name, syntax)))}"
+        few = self.case.frames[: len(paths)]
+
+        def run() -> Path:
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            work(paths, out)
+            return out
+
+        def check(out: Path) -> None:
+            seen = contest.verdict(self.case, few, out, syntax, self._known)
+            shutil.rmtree(out)
+            if strict and not (seen["lossless"] and seen["label"]):
+                raise RuntimeError(seen["wrong"] or "wrong label")
+
+        return Contender(name, run, check, float(len(paths)))
+
+    def codec(self, syntax: str) -> Contender:
+        """Return the bare codec on the same frames, on all cores."""
+        referee = Referee(self.case.frames, target(find(syntax)))
+
+        def judge(made: list[bytes]) -> None:
+            referee.judge([Encoded(f.ref, one, "") for f, one in zip(self.case.frames, made, strict=True)])
+
+        return Contender(contest.BARE, bare.on_cores(syntax, self.case.frames), judge, float(len(self.case.frames)))
 
 
-def transcode(source: Path, out: Path, *options: str) -> None:
-    """Run the command, in a process of its own, as a user does."""
-    command = [sys.executable, "-m", "gpuenc", "transcode", str(source), "-o", str(out), "--to", "htj2k-lossless"]
-    subprocess.run([*command, "--overwrite", *options], check=True, stdout=subprocess.DEVNULL)
+def pydicom_serial(paths: Sequence[Path], out: Path) -> None:
+    """What people write today."""
+    compress_share(paths, out, find("jpeg2000-lossless").uid, "pylibjpeg")
 
 
-class _Silent(Watcher):
-    """Watches a job and says nothing; a file that was not encoded voids the figure."""
-
-    def start(self, files: int, bytes_total: int) -> None:
-        """Nothing is shown."""
-
-    def done(self, record: Record) -> None:
-        if record.status != "encoded":
-            raise RuntimeError(f"{record.source}: {record.status} {record.reason}")
-
-    def finish(self, summary: Summary) -> None:
-        """Nothing is shown."""
-
-
-def transcode_job(source: Path, out: Path, *, verify: bool) -> None:
-    """Run what the command runs, in this process: no start of an interpreter, no imports."""
-    target_ = target(find("htj2k-lossless"))
-    run(Job((source,), out, target_, jobs=usable_cores() + 2, verify=verify, overwrite=True), _Silent())
-
-
-def transcode_against_pydicom(rounds: int) -> dict[str, object]:
-    """`gpuenc transcode` against pydicom's loop: the job alone, and the command with the start of its process."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for part in ("in", "pydicom", "gpuenc"):
-            (folder / part).mkdir()
-        source, out = folder / "in", folder / "gpuenc"
-        ct_series(source)
-        jobs: dict[str, Callable[[], None]] = {
-            "pydicom_j2k": lambda: pydicom_loop(source, folder / "pydicom"),
-            "job_verified": lambda: transcode_job(source, out, verify="all"),
-            "job_unverified": lambda: transcode_job(source, out, verify="none"),
-            "command_verified": lambda: transcode(source, out),
-            "command_unverified": lambda: transcode(source, out, "--verify", "none"),
-        }
-        seconds = dict(zip(jobs, interleaved(rounds, *jobs.values()), strict=True))
-    result: dict[str, object] = {"files": 200}
-    for label, times in seconds.items():
-        rate = 200 / statistics.median(times)
-        over = ratio(seconds["pydicom_j2k"], times)
-        result[label] = {"files_s": rate, "over_pydicom": over}
-        print(f"{label:20} {rate:6.1f} files/s = {over['median']:.1f} × ({over['min']:.1f} to {over['max']:.1f})")
-    return result
+def over_files(folder: Folder, rounds: int, tell: Tell) -> list[Row]:
+    """Return rows of jobs to HTJ2K, with their share of the bare codec's rate and times pydicom's."""
+    name, cores = "htj2k-lossless", usable_cores()
+    tell(f"{len(folder.paths)} files: {name}")
+    slow = folder.contender("pydicom, serial, JPEG 2000", pydicom_serial, "jpeg2000-lossless", SLOW_FILES)
+    codec = folder.codec(name)
+    ours = [
+        folder.contender(f"gpuenc, {on}, --verify {verify}", transcode(name, verify, workers), name)
+        for workers, on in ((0, "threads"), (cores, f"{cores} worker processes"))
+        for verify in ("none", "all")
+    ]
+    interleave([codec, slow, *ours], rounds)
+    rows = [_row(one, name if one is not slow else "jpeg2000-lossless") for one in (codec, slow, *ours)]
+    for row, one in zip(rows[2:], ours, strict=True):
+        if one.seconds and codec.seconds:
+            row["share_of_bare"] = ratio(one.rates, codec.rates).as_json()
+        if one.seconds and slow.seconds:
+            row["times_pydicom"] = ratio(one.rates, slow.rates).as_json()
+    return rows
 
 
-def import_seconds(rounds: int) -> dict[str, float]:
-    """Wall time of ``import gpuenc`` and of reaching an encoder, less that of an empty interpreter."""
+def against_peers(folder: Folder, rounds: int, pool: Executor, tell: Tell) -> list[Row]:
+    """Return for JPEG-LS, JPEG Lossless and RLE a row of each peer and ours, with how many times as fast ours is."""
+    rows, cores = [], usable_cores()
+    for name in SYNTAXES[1:]:
+        tell(f"{len(folder.paths)} files, peers: {name}")
+        on = f"{cores} worker processes"
+        ours = [
+            folder.contender("gpuenc, threads, --verify none", transcode(name, "none"), name),
+            folder.contender(f"gpuenc, {on}, --verify none", transcode(name, "none", cores), name),
+            folder.contender("gpuenc, threads, --verify all", transcode(name, "all"), name),
+        ]
+        others = [_but_slow(peer) for peer in peers_of(name, pool) if not peer.name.startswith("gpuenc")]
+        here = [folder.contender(peer.name, peer.work, name, SLOW_FILES, strict=False) for peer in others if peer.work]
+        interleave([*ours, *here], rounds)
+        rows += [_row(one, name) for one in (*ours, *here)]
+        rows += [
+            {"syntax": name, "by": peer.name, "status": "absent", "why": peer.why} for peer in others if not peer.work
+        ]
+        there = [one for one in here if one.seconds]
+        if there:
+            best = max(there, key=lambda one: statistics.median(one.rates))
+            for one in ours:
+                row = next(row for row in rows if (row["syntax"], row["by"]) == (name, one.name))
+                if one.seconds:
+                    row |= {"best_peer": best.name, "times_best_peer": ratio(one.rates, best.rates).as_json()}
+    return rows
+
+
+def _but_slow(peer: Peer) -> Peer:
+    """Return a peer; without its work where that would take minutes and is never the best."""
+    if peer.name == "pydicom compress, pydicom":
+        return replace(peer, work=None, why="RLE in plain Python: far slower than the others, see make bench")
+    return peer
+
+
+def as_command(folder: Folder, rounds: int, tell: Tell) -> dict[str, Any]:
+    """Return the command's rate over files, and the seconds that imports take, less an empty interpreter's."""
+    tell("the command, and imports")
+
+    def command(paths: Sequence[Path], out: Path) -> None:
+        words = [sys.executable, "-m", "gpuenc", "transcode", str(paths[0].parent), "-o", str(out), "--overwrite"]
+        subprocess.run([*words, "--to", "htj2k-lossless"], check=True, stdout=subprocess.DEVNULL)
+
+    one = folder.contender("gpuenc transcode, as a command, --verify all", command, "htj2k-lossless")
+    slow = folder.contender("pydicom, serial, JPEG 2000", pydicom_serial, "jpeg2000-lossless", SLOW_FILES)
+    interleave([one, slow], rounds)
+    row = _row(one, "htj2k-lossless")
+    if one.seconds and slow.seconds:
+        row["times_pydicom"] = ratio(one.rates, slow.rates).as_json()
     programs = {
         "nothing": "pass",
-        "import_gpuenc": "import gpuenc",
+        "import gpuenc": "import gpuenc",
         "get_encoder": "import gpuenc; gpuenc.get_encoder('htj2k-lossless')",
-        "import_pydicom_encoders": "import pydicom.pixels.encoders.base",
+        "pydicom's encoders": "import pydicom.pixels.encoders.base",
     }
-    jobs = [lambda code=code: subprocess.run([sys.executable, "-c", code], check=True) for code in programs.values()]
-    seconds = [statistics.median(times) for times in interleaved(rounds, *jobs)]
-    result = {name: value - seconds[0] for name, value in zip(programs, seconds, strict=True)}
-    print({name: round(value, 3) for name, value in result.items()})
-    return result
+    imports = [
+        Contender(label, lambda code=code: subprocess.run([sys.executable, "-c", code], check=True), lambda _: None)  # type: ignore[misc]
+        for label, code in programs.items()
+    ]
+    interleave(imports, rounds)
+    empty = imports[0].seconds
+    spent = {
+        one.name: figure([max(0.0, a - b) for a, b in zip(one.seconds, empty, strict=True)]).as_json()
+        for one in imports[1:]
+    }
+    return {"rows": [row], "import_s": spent}
+
+
+def _row(one: Contender, syntax: str) -> Row:
+    row: Row = {"syntax": syntax, "by": one.name}
+    if one.why_void:
+        return row | {"status": "void", "why": one.why_void}
+    return row | {"status": "measured", "files": int(one.amount), "files_s": figure(one.rates).as_json()}
+
+
+def run(count: int, rounds: int, parts: Sequence[str], tell: Tell) -> dict[str, Any]:
+    """Measure; return the results as they are written."""
+    begun = time.monotonic()
+    results: dict[str, Any] = {
+        "format": FORMAT,
+        "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine.describe(),
+        "versions": machine.versions(),
+        "commit": machine.commit(),
+        "settings": {"files": count, "rounds": rounds, "slow_files": SLOW_FILES, "processes": usable_cores()},
+    }
+    if "encoder" in parts:
+        results["encoder"] = against_codec(rounds, tell)
+    with tempfile.TemporaryDirectory(prefix="gpuenc-bench-") as name, contest.processes() as pool:
+        folder = Folder(series(count), Path(name))
+        if "files" in parts:
+            results["files"] = over_files(folder, rounds, tell)
+        if "peers" in parts:
+            results["peers"] = against_peers(folder, rounds, pool, tell)
+        if "command" in parts:
+            results["command"] = as_command(folder, rounds, tell)
+    results["seconds"] = time.monotonic() - begun
+    spreads = [row[key]["spread"] for row in _rows(results) for key in ("files_s", "mb_s") if key in row]
+    noisy = sum(spread > NOISY for spread in spreads)
+    results["noise"] = {
+        "figures": len(spreads), "noisy_figures": noisy, "widest_spread": max(spreads, default=0.0), "limit": NOISY,
+        "noisy": noisy > 0,
+    }  # fmt: skip
+    return results
+
+
+def _rows(results: dict[str, Any]) -> list[Row]:
+    return [
+        *results.get("encoder", []), *results.get("files", []), *results.get("peers", []),
+        *results.get("command", {}).get("rows", []),
+    ]  # fmt: skip
+
+
+def said(results: dict[str, Any]) -> str:
+    """Return the results as lines of text."""
+    lines = []
+    for row in _rows(results):
+        what = f"{row['syntax']:20} {row.get('by', 'iter_encode, 2 threads'):46}"
+        if row["status"] != "measured":
+            lines.append(f"{what} {row['status']}: {row['why']}")
+            continue
+        rate, unit = (row["files_s"], "files/s") if "files_s" in row else (row["mb_s"], "MB/s")
+        more = [
+            f"{row[key]['median']:.2f} ({row[key]['low']:.2f}–{row[key]['high']:.2f}) {label}"
+            for key, label in (
+                ("share_of_bare", "of the bare codec"),
+                ("times_pydicom", "× pydicom"),
+                ("times_best_peer", f"× {row.get('best_peer')}"),
+            )
+            if key in row
+        ]
+        lines.append(f"{what} {rate['median']:8.1f} {unit} ±{rate['spread']:.0%}  {'; '.join(more)}")
+    for name, spent in results.get("command", {}).get("import_s", {}).items():
+        lines.append(f"{name}: {spent['median']:.3f} s")
+    noise = results["noise"]
+    if noise["noisy"]:
+        lines.append(f"NOISY: {noise['noisy_figures']} of {noise['figures']} figures spread over more than 20 %")
+    return "\n".join(lines)
+
+
+def write(results: dict[str, Any], folder: Path) -> Path:
+    """Write the results; return where."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{results['measured_at'][:10]}-{machine.slug(results['machine'])}-speed.json"
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
 
 
 def main() -> None:
-    """Run everything and write the JSON."""
+    """Measure, say and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--files", type=int, default=400, help="how many CT files; 2000 for the record")
+    parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
-    result = {
-        "machine": {"cpu": platform.processor() or platform.machine(), "usable_cores": len(os.sched_getaffinity(0))},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("gpuenc", "pydicom", "numpy", "imagecodecs", "pylibjpeg-openjpeg")},
-        },
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "rounds": args.rounds,
-        "threads": THREADS,
-        "import_s": import_seconds(args.rounds),
-        "iter_encode": encoder_against_codec(args.rounds),
-        "transcode": transcode_against_pydicom(args.rounds),
-    }
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    if args.rounds < LEAST_ROUNDS or args.files < 1:
+        parser.error(f"--rounds of at least {LEAST_ROUNDS}, --files of at least 1")
+    warnings.simplefilter("ignore")
+    results = run(args.files, args.rounds, args.only, lambda line: print(f"{line} …", file=sys.stderr))
+    print(said(results))
+    print(write(results, args.out))
 
 
 if __name__ == "__main__":

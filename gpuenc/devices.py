@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # each: a pool of them tells each its number, from 1.
 _TURNS = count(max(0, int(os.environ.get("GPUENC_WORKER", "") or 1) - 1))
 
-Choice = Literal["auto", "cpu", "gpu"] | int
+Choice = Literal["auto", "fastest", "cpu", "gpu"] | int
 
 
 class GpuModule(Protocol):
@@ -37,9 +37,11 @@ def choice(device: str | int) -> Choice:
 
     Parameters
     ----------
-    device : {'auto', 'cpu', 'gpu'} or int or str
-        On GPUs where there are any, else on the CPU; on the CPU; on GPUs, and on the CPU only what they refuse; on the
-        GPU of an index, of those that ``CUDA_VISIBLE_DEVICES`` leaves, which may be written as text.
+    device : {'auto', 'fastest', 'cpu', 'gpu'} or int or str
+        On GPUs where there are any, else on the CPU; the same, but on the CPU where `gpuenc bench` found it to be the
+        faster one on this machine, for the transfer syntax and size of the frames; on the CPU; on GPUs, and on the CPU
+        only what they refuse; on the GPU of an index, of those that ``CUDA_VISIBLE_DEVICES`` leaves, which may be
+        written as text.
 
     Raises
     ------
@@ -48,13 +50,13 @@ def choice(device: str | int) -> Choice:
     """
     if isinstance(device, str) and device.isascii() and device.isdigit():
         device = int(device)
-    named: tuple[Choice, ...] = ("auto", "cpu", "gpu")
+    named: tuple[Choice, ...] = ("auto", "fastest", "cpu", "gpu")
     for name in named:
         if device == name:
             return name
     if isinstance(device, int) and not isinstance(device, bool) and device >= 0:
         return device
-    raise InvalidOption(f"device must be 'auto', 'cpu', 'gpu' or the index of a GPU, not {device!r}")
+    raise InvalidOption(f"device must be 'auto', 'fastest', 'cpu', 'gpu' or the index of a GPU, not {device!r}")
 
 
 class Spread:

@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from gpuenc import measured
 from gpuenc._version import __version__
 from gpuenc.cuda.nvcodec import why_unavailable
 from gpuenc.cuda.probe import device_count, kernels, probe
@@ -49,6 +50,12 @@ def findings() -> Iterator[tuple[str, str]]:
             answer = kernels(device)
             yield f"kernels on GPU {device}", answer.reason or answer.detail
             yield from _plugins_on(device)
+    known = measured.findings()
+    for one in known:
+        yield "measured", str(one)
+    if not known:
+        why = "run `gpuenc bench`, for --device fastest to know" if count else "there is no GPU whose rate could differ"
+        yield "measured", f"nothing on this machine: {why}"
     encoders = all_encoders().values()
     able = sum(encoder.is_available for encoder in encoders)
     yield "transfer syntaxes", f"{able} of {len(encoders)} can be encoded; see `gpuenc syntaxes`"

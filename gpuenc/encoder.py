@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydicom.pixels.encoders.base import Encoder as PydicomEncoder
 from pydicom.uid import UID
 
-from gpuenc import devices, engine
+from gpuenc import devices, engine, measured
 from gpuenc.dicom.arrays import outside_message
 from gpuenc.dicom.decoding import frame_decoder
 from gpuenc.dicom.modules import device_of, plugin_of, why_not
@@ -190,9 +190,8 @@ class Encoder(PydicomEncoder):
             that do not fit Bits Stored are refused either way.
         verify : bool or {'none', 'all', 'independent'}
             Decode the codestream and compare every sample (lossless targets); `gpuenc.verification` says who does it.
-        device : {'auto', 'cpu', 'gpu'} or int
-            Where to encode: on all visible GPUs if there are any, else on the CPU; on the CPU; on all GPUs, or that of
-            an index, and on the CPU only what they refuse. An array on a GPU is encoded on that GPU.
+        device : {'auto', 'fastest', 'cpu', 'gpu'} or int
+            Where to encode; see `gpuenc.devices.choice`. An array on a GPU is encoded on that GPU.
         device_memory_bytes : int, optional
             Memory of each GPU; by default that of the variable ``GPUENC_DEVICE_MEMORY``, or a quarter of what is free.
         **kwargs
@@ -321,7 +320,7 @@ class Encoder(PydicomEncoder):
                     f"The pixels are on GPU {near}, and the encoder is asked for on GPU {where}", code="other-device"
                 )
             on_gpu = [name for name in on_gpu if not why_not(self._modules[name], self.UID, where)]
-        if where not in ("auto", "cpu") and not on_gpu:
+        if where not in ("auto", "fastest", "cpu") and not on_gpu:
             gpu = [name for name, module in self._modules.items() if device_of(module) == "gpu"]
             first = where if isinstance(where, int) else 0
             whys = "; ".join(
@@ -331,11 +330,13 @@ class Encoder(PydicomEncoder):
                 f"'{self.UID.name}' cannot be encoded on a GPU here: {whys or 'no plug-in for it uses one'}"
             )
         index = where if isinstance(where, int) else near
-        return [
+        found = [
             plugin_of(name, function, self._modules[name], options or {}, str(self.UID), index, device_memory_bytes)
             for name, function in chosen.items()
             if device_of(self._modules[name]) != "gpu" or (where != "cpu" and name in on_gpu)
         ]
+        # Pixels that are on a GPU already are encoded there.
+        return measured.ranked(BY_UID[self.UID].name, found) if where == "fastest" and near is None else found
 
     def _chosen(self, label: str) -> dict[str, Any]:
         """Return the plug-in of that label, or all that may be tried of themselves, by label."""

@@ -10,13 +10,14 @@ import logging
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from gpuenc.batching import bounded_batches
 from gpuenc.chain import Chain, Run
 from gpuenc.cpu import decoders
 from gpuenc.errors import EncodeFailed
-from gpuenc.plugins import usable_cores
+from gpuenc.plugins import in_order, usable_cores
 from gpuenc.verification import verify_of
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def encode_frames(
     """
     if not plugins:
         raise EncodeFailed(f"No plug-in for '{target.syntax.keyword}' is available")
+    if any(plugin.from_pixels for plugin in plugins):
+        frames, plugins = _measured_order(frames, plugins)
     run = Run(tuple(plugins), target, verify_of(verify), decode, {} if seconds is None else seconds)
     first = Chain(run)
     first.open_first()
@@ -95,6 +98,15 @@ def encode_frames(
         yield from _inline(source, first)
     else:
         yield from _parallel(source, first, run, threads, memory_bytes)
+
+
+def _measured_order(frames: Iterable[Frame], plugins: Sequence[Plugin]) -> tuple[Iterable[Frame], tuple[Plugin, ...]]:
+    """Return the frames, of which the first is taken, and the plug-ins in the order for frames of its size."""
+    rest = iter(frames)
+    first = next(rest, None)
+    if first is None:
+        return (), tuple(plugins)
+    return chain([first], rest), in_order(plugins, first.format.rows * first.format.columns)
 
 
 def _lanes(run: Run, threads: int | None) -> int:

@@ -117,6 +117,8 @@ class DeviceUnavailable(GpuencError, RuntimeError):
 # Every code that a record, a failure or an exception can carry, and what it means. Part of the interface.
 CODES: dict[str, str] = {
     "already-encoded": "the source has the target's transfer syntax",
+    "cluster-lost": "the cluster's scheduler is not there any more",
+    "cluster-unavailable": "there is no such cluster, or no worker in it",
     "codec-error": "a codec refused its input or failed",
     "corrupt-deflate": "a Deflated file cannot be inflated",
     "corrupt-header": "the elements before or after Pixel Data cannot be read",
@@ -177,6 +179,7 @@ CODES: dict[str, str] = {
     "video": "a video, which is lossy and kept",
     "worker-crashed": "the file ended each process that worked on it",
     "worker-hung": "no process came to an end with the file",
+    "worker-unfit": "a worker of the cluster has not what the job needs",
     "workers-failed": "worker processes cannot be started",
     "wrong-codestream": "a codestream's markers are not what was asked for",
     "wrong-length": "lengths, frames and offsets contradict each other",

@@ -134,6 +134,9 @@ class Plugin:
         decoded by the CPU, whatever is asked.
     alive : callable
         Whether it may still encode something: False once its last device is given up.
+    from_pixels : int
+        Frames of fewer pixels are tried by it only when all others have failed: what ``device="fastest"`` knows of this
+        machine from `gpuenc.measured`.
     """
 
     label: str
@@ -141,6 +144,7 @@ class Plugin:
     device: Device = "cpu"
     proven: bool = False
     alive: Callable[[], bool] = _always
+    from_pixels: int = 0
 
 
 NVIMGCODEC = PluginPath("nvimgcodec", "gpuenc.cuda.nvcodec", "encode_frame", "gpu")
@@ -173,6 +177,11 @@ _BEHIND: dict[str, tuple[PluginPath, ...]] = {
 
 # Of a device that this process will not use again: an encoder on another one may be had.
 GONE_CODES = frozenset({"device-lost", "device-hung"})
+
+
+def in_order(plugins: Sequence[Plugin], pixels: int) -> tuple[Plugin, ...]:
+    """Return plug-ins in the order in which they are tried for frames of so many pixels; see `Plugin.from_pixels`."""
+    return tuple(sorted(plugins, key=lambda plugin: pixels < plugin.from_pixels))
 
 
 def is_by_label(module: object) -> bool:

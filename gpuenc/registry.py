@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydicom.uid import UID
 
-from gpuenc import devices, plugins
+from gpuenc import devices, measured, plugins
 from gpuenc.encoder import Encoder
 from gpuenc.errors import DeviceUnavailable, UnknownSyntax
 from gpuenc.syntaxes import TABLE, find
@@ -67,7 +67,7 @@ def chain(
     RuntimeError, ValueError
         As `Encoder.chain`.
     """
-    if not syntax.encapsulated and devices.choice(device) not in ("auto", "cpu"):
+    if not syntax.encapsulated and devices.choice(device) not in ("auto", "fastest", "cpu"):
         raise DeviceUnavailable(f"'{syntax.name}' needs no encoder, on a GPU or elsewhere")
     if syntax.encapsulated:
         return get_encoder(syntax.uid).chain(label, options, device, device_memory_bytes=device_memory_bytes, near=near)
@@ -84,12 +84,13 @@ def why_on_cpu(syntax: Syntax, device: str | int = "auto", label: str = "") -> s
     ----------
     syntax : Syntax
         What frames become.
-    device : {'auto', 'cpu', 'gpu'} or int
-        What was asked for; only ``'auto'`` leaves it open.
+    device : {'auto', 'fastest', 'cpu', 'gpu'} or int
+        What was asked for; only the first two leave it open.
     label : str
         The only plug-in to use.
     """
-    if devices.choice(device) != "auto":
+    where = devices.choice(device)
+    if where not in ("auto", "fastest"):
         return ""
     whys: list[str] = []
     for path in plugins.default_plugins(syntax.uid) if syntax.encapsulated else ():
@@ -98,7 +99,8 @@ def why_on_cpu(syntax: Syntax, device: str | int = "auto", label: str = "") -> s
             if plugins.is_by_label(module) and not label:
                 continue
             if module.is_available(syntax.uid):
-                return ""
+                slower = where == "fastest" and measured.from_pixels(syntax.name, path.label) == measured.NEVER
+                return f"this machine's cores were measured to be faster than {path.label}" if slower else ""
             whys.append(module.why_unavailable(syntax.uid))
     return "; ".join(dict.fromkeys(whys))
 

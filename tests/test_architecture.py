@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = {"errors", "frames", "syntaxes", "targets", "coding", "codestream"}
 PLUGINS = DATA | {"plugins"}
 ENGINE = PLUGINS | {"batching", "chain", "cpu", "verification"}
-ENCODER = ENGINE | {"devices", "engine", "dicom"}
+ENCODER = ENGINE | {"devices", "engine", "dicom", "measured"}
 FRONT = ENCODER | {"encoder", "registry"}
 MAY_USE = {
     "errors": set(),
@@ -29,6 +29,7 @@ MAY_USE = {
     "batching": DATA,
     "plugins": DATA,
     "devices": PLUGINS,
+    "measured": PLUGINS | {"cuda"},  # which GPUs there are
     "cpu": PLUGINS,
     "cuda": PLUGINS | {"cpu"},  # what the device refuses is prepared, and what it made is decoded, on the CPU
     "gathering": PLUGINS,
@@ -40,7 +41,7 @@ MAY_USE = {
     "registry": ENCODER | {"encoder"},
     "datasets": FRONT,
     "drop_in": FRONT,
-    "doctor": FRONT | {"cuda"},
+    "doctor": FRONT | {"cuda", "measured"},
     "pipelines": FRONT,
     "archive": FRONT | {"gathering"},
     "bench": FRONT | {"archive", "cuda"},
@@ -60,11 +61,14 @@ IMPURE = {
 ONLY_IN = {
     "pydicom": ("dicom", "encoder", "registry", "datasets", "drop_in", "cpu.independent", "bench.files", "bench.cases"),
     "av": ("cpu.independent",),
+    "dask": ("archive.cluster",),
+    "distributed": ("archive.cluster",),
     "micro_reader_codecs": ("cpu.independent",),
     "imagecodecs": ("cpu",),
     "cupy": ("cuda",),
     "nvidia": ("cuda",),
     "typer": ("cli",),
+    "matplotlib": ("bench.charts",),
     "rich": ("cli", "archive"),
 }
 

@@ -15,7 +15,8 @@ from gpuenc.syntaxes import find
 
 
 @pytest.mark.parametrize(
-    ("asked", "meant"), [("auto", "auto"), ("cpu", "cpu"), ("gpu", "gpu"), (0, 0), (3, 3), ("0", 0), ("12", 12)]
+    ("asked", "meant"),
+    [("auto", "auto"), ("fastest", "fastest"), ("cpu", "cpu"), ("gpu", "gpu"), (0, 0), (3, 3), ("0", 0), ("12", 12)],
 )
 def test_what_is_meant(asked, meant):
     assert devices.choice(asked) == meant

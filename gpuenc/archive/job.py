@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from gpuenc.archive.dicomdir_outcome import brought_up_to_date, is_held
 from gpuenc.archive.journal import Journal
-from gpuenc.archive.leftovers import remove_leftovers
+from gpuenc.archive.leftovers import new_token, remove_leftovers
 from gpuenc.archive.locks import only_in_place, only_job
 from gpuenc.archive.planner import Planner
 from gpuenc.archive.pool import QUEUED_PER_FILE
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _PLAN_FIRST_S = 0.2
 _COMMIT_EVERY_S = 0.5
 _WAIT_S = 0.2
-_MOST_AT_ONCE = 64
+_MOST_AT_ONCE = 1024
 # An output whose header changes at the end is there twice for a moment.
 _PEAK_OUTPUT = 2
 
@@ -71,9 +71,9 @@ def run(
         not add up to the files found (``unreconciled``). Nothing is raised for what a file holds.
     """
     started = time.perf_counter()
-    job = replace(job.absolute(), token=job.token or os.urandom(6).hex())
+    job = replace(job.absolute(), token=job.token or new_token(cluster=job.cluster is not None))
     summary = Summary()
-    pool = _pool(job)
+    pool = _pool(job, watcher)
     with contextlib.ExitStack() as stack:
         stack.callback(pool.close)
         # Nothing is made before it is known whether anything can be done.
@@ -123,7 +123,11 @@ def _demand_destination(job: Job) -> None:
         raise JobError(f"cannot write to {job.destination}", code="destination-unwritable")
 
 
-def _pool(job: Job) -> Pool:
+def _pool(job: Job, watcher: Watcher) -> Pool:
+    if job.cluster:
+        from gpuenc.archive.members import Members
+
+        return Members(job, watcher.note)
     # What does files takes long to import, and the process that only hands them out does not need it.
     if job.workers:
         from gpuenc.archive.workers import Workers

@@ -122,6 +122,11 @@ class Display(Watcher):
         self._states[:] = shown
         self._tell()
 
+    def note(self, text: str) -> None:
+        """Show a line."""
+        with contextlib.suppress(OSError):
+            self._console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+
     def finish(self, summary: Summary) -> None:
         """Show the totals."""
         if self._bar:

@@ -16,6 +16,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class OnCluster:
+    """Which cluster does a job, and what is asked for of each of its workers: 0 for what suits its cores and memory.
+
+    Parameters
+    ----------
+    address : str
+        A Dask scheduler's, such as ``"tcp://10.0.0.1:8786"``; ``"local"`` or ``"local:4"`` for one that is started on
+        this machine, with so many workers.
+    jobs, workers, memory_bytes : int
+        Files at once; processes that share them; memory for the frames in work.
+    """
+
+    address: str
+    jobs: int = 0
+    workers: int = 0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What `gpuenc transcode` was asked for.
 
@@ -29,7 +48,7 @@ class Job:
         What frames become.
     plugin : str
         Label of the only plug-in to use; empty for all.
-    device : {'auto', 'cpu', 'gpu'} or int
+    device : {'auto', 'fastest', 'cpu', 'gpu'} or int
         As for `Encoder.encode`.
     device_memory_bytes : int, optional
         As for `Encoder.encode`.
@@ -73,6 +92,8 @@ class Job:
         Digest of the manifest that the files come from, if they do.
     token : str
         Twelve hexadecimal digits of the run, which its temporary files have in their names.
+    cluster : OnCluster, optional
+        Who does the files, instead of `workers`, and how many at once, instead of `jobs`.
     """
 
     sources: tuple[Path, ...]
@@ -102,6 +123,7 @@ class Job:
     backup: Path | None = None
     manifest: str = ""
     token: str = field(default="", compare=False)
+    cluster: OnCluster | None = None
 
     def absolute(self) -> Self:
         """Return the same job with paths that mean the same wherever it is resumed."""

@@ -27,6 +27,9 @@ class Watcher:
     def workers(self, states: list[str]) -> None:
         """What the worker processes do, a line on each."""
 
+    def note(self, text: str) -> None:
+        """What people should know of who does the files, in one line; also before the job begins."""
+
     def finish(self, summary: Summary) -> None:
         """The job is over."""
 
@@ -67,6 +70,11 @@ class Several(Watcher):
         """Tell all what the workers do."""
         for watcher in self._watchers:
             watcher.workers(states)
+
+    def note(self, text: str) -> None:
+        """Tell all."""
+        for watcher in self._watchers:
+            watcher.note(text)
 
     def finish(self, summary: Summary) -> None:
         """Tell all that it is over; the first error is raised once all know."""

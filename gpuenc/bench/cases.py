@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,8 +113,16 @@ def frames_of(pixels: NDArray[Any], bits_stored: int, name: str) -> tuple[Frame,
     )
 
 
-def synthetic(*, quick: bool) -> Iterator[Case]:
-    """Yield the built-in cases, each made when it is asked for; see `phantoms`."""
+def synthetic(*, quick: bool, tiles: int = 0) -> Iterator[Case]:
+    """Yield the built-in cases, each made when it is asked for; see `phantoms`.
+
+    Parameters
+    ----------
+    quick : bool
+        Fewer and smaller pictures.
+    tiles : int
+        How many tiles the slide has; by default as many as are different, 64 or 16.
+    """
     makers: list[tuple[str, str, bool, int, Callable[[], NDArray[Any]]]] = [
         ("CT series 512², 200 slices", "CT", True, 12, partial(phantoms.ct, 200)),
         (
@@ -129,7 +137,11 @@ def synthetic(*, quick: bool) -> Iterator[Case]:
         ("enhanced MR 256²", "MR", False, 12, partial(phantoms.mr, 40 if quick else 100)),
     ]
     for name, modality, series, bits, make in makers:
-        yield Case(name, "synthetic", frames_of(make(), bits, name), modality, series)
+        frames = frames_of(make(), bits, name)
+        if modality == "SM" and tiles:
+            name = f"{tiles} slide tiles 512² RGB"
+            frames = tuple(replace(frames[number % len(frames)], ref=FrameRef(name, number)) for number in range(tiles))
+        yield Case(name, "synthetic", frames, modality, series)
 
 
 def real() -> Iterator[Case | Absent]:

@@ -1,125 +1,281 @@
-"""Charts of results as SVG files of their own: throughput, frame sizes, workers. Void figures are in none of them."""
+"""Charts of results, by matplotlib: throughput, cases, frame sizes, stages, workers, peers. Void figures are in none.
+
+Each is a figure that can be read alone: what was measured, on which machine, how often. The same results give the same
+bytes, so a committed chart changes only with its figures.
+"""
 
 from __future__ import annotations
 
-import math
-from html import escape
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from textwrap import fill
+from typing import Any
 
-from gpuenc.archive.page.charts import nice_top, plain
+WHY_NONE = "charts are drawn with matplotlib: pip install 'gpuenc[bench]'"
+# Okabe and Ito's colours, which people with colour blindness can tell apart.
+_CPU, _GPU = "#0072b2", "#d55e00"
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b7280", "#000000")
+_STAGES = {"read": 6, "upload": 5, "kernels": 2, "compress": 0, "encode": 0, "verify": 1, "check": 1, "download": 4,
+           "write": 3}  # fmt: skip
+_LOOK = {
+    "svg.hashsalt": "gpuenc", "svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.grid": True,
+    "grid.color": "#dddddd", "legend.frameon": False,
+}  # fmt: skip
+_WIDTH_IN = 9.0
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-_COLOURS = ("#1f6fb2", "#d1762b", "#3b8f5a", "#9457a6", "#b8434e", "#6b7280", "#a08a1e", "#16808a")
-_WIDTH, _LEFT, _RIGHT = 820, 300, 90
-_BAR, _TOP = 20, 64
+Row = Mapping[str, Any]
+# What is drawn, for the figure's text: axes of a figure so many inches high.
+Drawn = tuple[str, float, Callable[[Any], None]]
 
 
-def all_of(results: dict[str, Any]) -> dict[str, str]:
-    """Return the charts that these results have figures for, by the names of their files."""
+def available() -> bool:
+    """Whether there is matplotlib to draw with."""
+    return find_spec("matplotlib") is not None
+
+
+def save(results: dict[str, Any], folder: Path, stem: str, kind: str = "svg") -> list[Path]:
+    """Draw all charts that results have figures for; return their paths, ``<stem>-<chart>.<kind>``.
+
+    Parameters
+    ----------
+    results : dict
+        As `gpuenc.bench.run.run` returns them.
+    folder : Path
+        Where; it exists.
+    stem : str
+        Begin of the names.
+    kind : {'svg', 'png'}
+        Of the files.
+    """
+    paths = []
+    for name, (title, height_in, draw) in all_of(results).items():
+        paths.append(folder / f"{stem}-{name}.{kind}")
+        _draw(paths[-1], title, _about(results), height_in, draw)
+    return paths
+
+
+def all_of(results: dict[str, Any]) -> dict[str, Drawn]:
+    """Return the charts that these results have figures for, by name."""
+    makers = {
+        "throughput": _throughput,
+        "cases": _cases,
+        "frame-size": _frame_size,
+        "stages": _stages,
+        "workers": _workers,
+        "peers": _peers,
+    }
+    made = {name: maker(results) for name, maker in makers.items()}
+    return {name: drawn for name, drawn in made.items() if drawn is not None}
+
+
+def _measured(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row["status"] == "measured"]
+
+
+def _throughput(results: Row) -> Drawn | None:
+    """Return bars of all plug-ins for the first case, by syntax."""
+    rows = _measured(results["rows"])
+    rows = [row for row in rows if row["case"] == rows[0]["case"]]
+    if not rows:
+        return None
+    bars = [(f"{row['syntax']}: {row['plugin']}", row["mb_s"], _of(row["device"])) for row in rows]
+
+    def draw(axes: Any) -> None:
+        _bars(axes, bars, "MB/s of raw pixels; lines: lowest to highest round")
+        _legend(axes, {"CPU, all cores": _CPU} | ({"GPU": _GPU} if any(r["device"] == "gpu" for r in rows) else {}))
+
+    return f"Encoding {rows[0]['case']}, by transfer syntax and plug-in", 1.3 + 0.34 * len(bars), draw
+
+
+def _cases(results: Row) -> Drawn | None:
+    """Return groups of bars: every case, with the fastest plug-in of each syntax."""
+    best: dict[str, dict[str, Row]] = {}
+    for row in _measured(results["rows"]):
+        there = best.setdefault(row["case"], {}).get(row["syntax"])
+        if there is None or row["mb_s"]["median"] > there["mb_s"]["median"]:
+            best[row["case"]][row["syntax"]] = row
+    syntaxes = list(dict.fromkeys(syntax for rows in best.values() for syntax in rows))
+    if len(best) < 2:
+        return None
+    thick = 0.8 / len(syntaxes)
+
+    def draw(axes: Any) -> None:
+        for number, syntax in enumerate(syntaxes):
+            places = [
+                place + (number + 0.5) * thick - 0.4 for place, rows in enumerate(best.values()) if syntax in rows
+            ]
+            figures = [rows[syntax]["mb_s"]["median"] for rows in best.values() if syntax in rows]
+            axes.barh(places, figures, 0.92 * thick, color=_COLOURS[number % len(_COLOURS)], label=syntax)
+        axes.set_yticks(range(len(best)), list(best))
+        axes.set_ylim(len(best) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("MB/s of raw pixels, fastest plug-in of each syntax")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+    return "Encoding by pictures and transfer syntax", 1.3 + 0.2 * len(best) * len(syntaxes), draw
+
+
+def _frame_size(results: Row) -> Drawn | None:
+    """Return lines over frame sizes: the cores with the largest batch, a GPU with each batch."""
+    points = _measured(results["sweep"])
+    points = [point for point in points if point["syntax"] == points[0]["syntax"]]
+    if not points:
+        return None
+    lines: dict[tuple[str, str, int], list[tuple[int, float]]] = {}
+    for point in points:
+        key = point["device"], point["plugin"], point["batch"]
+        lines.setdefault(key, []).append((point["side"], point["mb_s"]["median"]))
+    has_gpu = any(device == "gpu" for device, _, _ in lines)
+    cores = results["machine"]["cores"]
+    names = {key: f"{'GPU' if key[0] == 'gpu' else f'{cores} cores'}, {key[1]}, batch {key[2]}" for key in lines}
+
+    def draw(axes: Any) -> None:
+        for number, (key, line) in enumerate(lines.items()):
+            style = "-" if key[0] == "gpu" else "--"
+            colour = _COLOURS[number % len(_COLOURS)]
+            axes.plot(*zip(*sorted(line), strict=True), style, marker="o", color=colour, label=names[key])
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        sides = sorted({side for line in lines.values() for side, _ in line})
+        axes.set_xticks(sides, [f"{side}²" for side in sides])
+        axes.minorticks_off()
+        rates = [rate for line in lines.values() for _, rate in line]
+        _plain_logarithmic(axes, min(rates), max(rates))
+        axes.set_xlabel("size of a frame, pixels" + ("" if has_gpu else "; no GPU was measured"))
+        axes.set_ylabel("MB/s of raw pixels")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+    return f"{points[0]['syntax']} by frame size and batch{': GPU against CPU' * has_gpu}", 4.6, draw
+
+
+def _stages(results: Row) -> Drawn | None:
+    """Return stacked bars: where a GPU's batch, and a job's file, spends its time."""
+    bars: list[tuple[str, dict[str, float]]] = []
+    for row in _measured(results["stages"]):
+        parts = {name: row.get(f"{name}_ms") for name in ("upload", "kernels", "compress", "download", "check")}
+        spent = {name: ms / row["frames"] for name, ms in parts.items() if ms}
+        bars.append((f"GPU, a frame: {row['syntax']}, {row['plugin']}", spent))
+    jobs = [row for row in _measured(results["transcode"]) if row.get("stage_ms")]
+    for row in [row for row in jobs if row["case"] == jobs[0]["case"]]:
+        bars.append((f"job, a file: {row['syntax']}, {row['plugin']}", row["stage_ms"]))
+    if not bars:
+        return None
+
+    def draw(axes: Any) -> None:
+        for place, (_, spent) in enumerate(bars):
+            left = 0.0
+            for name, ms in spent.items():
+                axes.barh(place, ms, 0.7, left=left, color=_COLOURS[_STAGES[name]])
+                left += ms
+        axes.set_yticks(range(len(bars)), [label for label, _ in bars])
+        axes.set_ylim(len(bars) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("ms; of a job: time of its threads, which wait for each other and for the disk")
+        used = dict.fromkeys(name for _, spent in bars for name in spent)
+        _legend(axes, {name: _COLOURS[_STAGES[name]] for name in used})
+
+    stages = {name for _, spent in bars for name in spent}
+    return "Where the time goes", 1.3 + max(0.36 * len(bars), 0.25 * len(stages)), draw
+
+
+def _workers(results: Row) -> Drawn | None:
+    """Return a line over numbers of worker processes, with its range, beside that of as many times the first."""
+    rows = _measured(results["workers"])
+    if not rows:
+        return None
+    counts = [row["workers"] for row in rows]
+    medians = [row["mb_s"]["median"] for row in rows]
+    ranges = [[row["mb_s"]["median"] - row["mb_s"]["low"] for row in rows],
+              [row["mb_s"]["high"] - row["mb_s"]["median"] for row in rows]]  # fmt: skip
+
+    def draw(axes: Any) -> None:
+        axes.errorbar(counts, medians, ranges, marker="o", capsize=4, color=_CPU, label="measured, lowest to highest")
+        ideal = [medians[0] * count / counts[0] for count in counts]
+        axes.plot(counts, ideal, "--", color=_COLOURS[6], label="as many times as workers")
+        axes.set_xticks(counts)
+        axes.set_ylim(0)
+        axes.set_xlabel("worker processes, their start included")
+        axes.set_ylabel("MB/s of raw pixels")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+    return f"gpuenc transcode to {rows[0]['syntax']}, verified, {rows[0]['case']}", 4.0, draw
+
+
+def _peers(results: Row) -> Drawn | None:
+    """Return bars of everyone who wrote the first case, by syntax; a peer whose output is wrong is hatched."""
+    rows = _measured(results.get("peers", ()))
+    rows = [row for row in rows if row["case"] == rows[0]["case"]]
+    if not rows:
+        return None
+    order = sorted(rows, key=lambda row: list(dict.fromkeys(r["syntax"] for r in rows)).index(row["syntax"]))
+    bars = [
+        (f"{row['syntax']}: {row['peer']}{'' if right(row) else ' (output is wrong)'}", row["mb_s"],
+         _CPU if row["peer"].startswith("gpuenc") else _COLOURS[4] if row["peer"].startswith("bare") else _COLOURS[6])
+        for row in order
+    ]  # fmt: skip
+
+    def draw(axes: Any) -> None:
+        _bars(axes, bars, "MB/s of raw pixels; lines: lowest to highest round")
+        _legend(axes, {"gpuenc": _CPU, "bare codec, no files": _COLOURS[4], "others": _COLOURS[6]})
+
+    return f"The same files by others: {rows[0]['case']}", 1.4 + 0.3 * len(bars), draw
+
+
+def right(row: Row) -> bool:
+    """Whether a peer's output is what was asked for: lossless, labelled so, of the precision of the samples."""
+    return bool(row["lossless"] and row["label"] and row["precision_kept"])
+
+
+def _of(device: str) -> str:
+    return _GPU if device == "gpu" else _CPU
+
+
+def _bars(axes: Any, bars: Sequence[tuple[str, Row, str]], axis: str) -> None:
+    top = max(figure["high"] for _, figure, _ in bars)
+    for place, (_, figure, colour) in enumerate(bars):
+        median = figure["median"]
+        axes.barh(place, median, 0.75, color=colour)
+        axes.plot([figure["low"], figure["high"]], [place, place], color="#111111", linewidth=1.2)
+        shown = f"{median:.0f}" if median >= 10 else f"{median:.1f}"
+        axes.text(max(median, figure["high"]) + 0.01 * top, place, shown, va="center", fontsize=9)
+    axes.set_yticks(range(len(bars)), [label for label, _, _ in bars])
+    axes.set_ylim(len(bars) - 0.5, -0.5)
+    axes.set_xlim(0, 1.1 * top)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(axis)
+
+
+def _legend(axes: Any, colours: Mapping[str, str]) -> None:
+    patches = import_module("matplotlib.patches")
+    handles = [patches.Patch(color=colour, label=label) for label, colour in colours.items()]
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _plain_logarithmic(axes: Any, low: float, high: float) -> None:
+    """Label a logarithmic axis by 1, 2, 5, 10 …, since few people read powers."""
+    steps = [digit * 10.0**power for power in range(-3, 7) for digit in (1, 2, 5)]
+    shown = [step for step in steps if low / 2 <= step <= high * 2]
+    axes.set_yticks(shown, [f"{step:g}" for step in shown])
+    axes.set_ylim(low / 1.3, high * 1.3)
+
+
+def _about(results: Row) -> str:
     about = results["machine"]
     gpu = ", ".join(one["name"] for one in about["gpus"]) or "no GPU"
-    noisy = "; NOISY: spread over 20 %" if results.get("noise", {}).get("noisy") else ""
-    under = f"{about['cpu']}, {about['cores']} cores, {gpu}; medians of {results['settings']['rounds']} rounds{noisy}"
-    made = {}
-    measured = [row for row in results["rows"] if row["status"] == "measured"]
-    if measured:
-        case = measured[0]["case"]
-        bars = [
-            (f"{row['syntax']}: {row['plugin']}", row["device"], row["mb_s"]) for row in measured if row["case"] == case
-        ]
-        made["throughput"] = _bars(f"Encoding {case}: MB/s of raw pixels", under, bars)
-    points = [point for point in results["sweep"] if point["status"] == "measured"]
-    if points:
-        chosen = points[0]["syntax"]
-        batch = max(point["batch"] for point in points if point["syntax"] == chosen)
-        lines: dict[str, list[tuple[float, float]]] = {}
-        for point in points:
-            if point["syntax"] == chosen:
-                where = "GPU" if point["device"] == "gpu" else f"{about['cores']} cores"
-                if point["device"] == "gpu" or point["batch"] == batch:
-                    name = f"{where}: {point['plugin']}, batch {point['batch']}"
-                    lines.setdefault(name, []).append((point["side"], point["mb_s"]["median"]))
-        absent = sorted({point["why"] for point in results["sweep"] if point["status"] == "absent"})
-        note = under + (f"; not here: {'; '.join(absent)}" if absent else "")
-        made["frame-size"] = _lines(
-            f"{chosen} by frame size: MB/s of raw pixels", note, lines, "side of a frame, pixels"
-        )
-    workers = [row for row in results["workers"] if row["status"] == "measured"]
-    if workers:
-        first = workers[0]
-        line = {"measured": [(float(row["workers"]), row["mb_s"]["median"]) for row in workers]}
-        one = first["mb_s"]["median"]
-        line["as many times as workers"] = [(float(row["workers"]), one * row["workers"]) for row in workers]
-        title = f"gpuenc transcode to {first['syntax']}, verified, {first['case']}: MB/s"
-        made["workers"] = _lines(title, under, line, "worker processes")
-    return made
+    noisy = "; NOISY: some spread over 20 %" if results.get("noise", {}).get("noisy") else ""
+    return f"{about['cpu']}, {about['cores']} cores, {gpu}; medians of {results['settings']['rounds']} rounds{noisy}"
 
 
-def _bars(title: str, under: str, bars: Sequence[tuple[str, str, dict[str, Any]]]) -> str:
-    top = nice_top(max(figure["high"] for _, _, figure in bars))
-    width, height = _WIDTH - _LEFT - _RIGHT, _TOP + len(bars) * (_BAR + 6) + 34
-    parts = []
-    for number, (label, device, figure) in enumerate(bars):
-        y = _TOP + number * (_BAR + 6)
-        length = figure["median"] / top * width
-        low, high = (_LEFT + figure[end] / top * width for end in ("low", "high"))
-        colour = _COLOURS[1] if device == "gpu" else _COLOURS[0]
-        parts.append(
-            _text(_LEFT - 8, y + 15, label, "end")
-            + f'<rect x="{_LEFT}" y="{y}" width="{length:.1f}" height="{_BAR}" fill="{colour}"/>'
-            + f'<path d="M{low:.1f} {y + _BAR / 2}H{high:.1f}" stroke="#111" stroke-width="1.5"/>'
-            + _text(max(_LEFT + length, high) + 6, y + 15, plain(figure["median"]), "start")
-        )
-    parts.append(
-        _text(_LEFT, height - 12, "bars: median; lines: lowest to highest round; blue CPU, orange GPU", "start")
-    )
-    return _svg(title, under, height, parts)
-
-
-def _lines(title: str, under: str, lines: Mapping[str, Sequence[tuple[float, float]]], axis: str) -> str:
-    left, height = 70, 420
-    width, plot = _WIDTH - left - 250, 270
-    xs = sorted({x for points in lines.values() for x, _ in points})
-    top = nice_top(max(y for points in lines.values() for _, y in points))
-    low, high = math.log2(xs[0]), math.log2(xs[-1])
-
-    def at(x: float) -> float:
-        return left + (math.log2(x) - low) / max(high - low, 1e-9) * width
-
-    parts = []
-    for quarter in range(5):
-        y = _TOP + plot * (1 - quarter / 4)
-        parts.append(
-            f'<path d="M{left} {y:.1f}h{width}" stroke="#ddd"/>'
-            + _text(left - 8, y + 4, plain(top * quarter / 4), "end")
-        )
-    parts += [_text(at(x), _TOP + plot + 18, plain(x), "middle") for x in xs]
-    parts.append(_text(left + width / 2, _TOP + plot + 40, axis, "middle"))
-    for number, (name, points) in enumerate(lines.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
-        places = [(at(x), _TOP + plot * (1 - y / top)) for x, y in sorted(points)]
-        way = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        parts.append(f'<polyline points="{way}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in places]
-        y = _TOP + 8 + 20 * number
-        parts.append(f'<rect x="{left + width + 24}" y="{y - 9}" width="12" height="12" fill="{colour}"/>')
-        parts.append(_text(left + width + 42, y + 1, name, "start"))
-    return _svg(title, under, height, parts)
-
-
-def _svg(title: str, under: str, height: int, parts: Sequence[str]) -> str:
-    # What does not fit beside the chart can still be read where it is not drawn.
-    shown = under if len(under) <= 118 else under[:117] + "…"
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
-        f'role="img" font-family="sans-serif" font-size="13"><title>{escape(title)}</title><desc>{escape(under)}</desc>'
-        f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>'
-        f'<text x="16" y="24" font-size="16" font-weight="bold" fill="#111">{escape(title)}</text>'
-        f'<text x="16" y="44" font-size="12" fill="#555">{escape(shown)}</text>{"".join(parts)}</svg>\n'
-    )
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#222">{escape(text)}</text>'
+def _draw(path: Path, title: str, about: str, height_in: float, draw: Callable[[Any], None]) -> None:
+    matplotlib = import_module("matplotlib")
+    figures, backend = import_module("matplotlib.figure"), import_module("matplotlib.backends.backend_agg")
+    with matplotlib.rc_context(_LOOK):
+        figure = figures.Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
+        backend.FigureCanvasAgg(figure)
+        draw(figure.subplots())
+        figure.suptitle(f"{fill(title, 90)}\n", fontsize=12, fontweight="bold", x=0.01, ha="left")
+        figure.text(0.01, 1 - 0.38 / height_in, fill(about, 130), fontsize=8.5, color="#555555", va="top")
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -22,6 +23,8 @@ _CLASSES = {
     "US": "1.2.840.10008.5.1.4.1.1.3.1",
     "SM": "1.2.840.10008.5.1.4.1.1.77.1.6",
 }
+# Files with more pixels than this are written frame by frame.
+_LARGE_BYTES = 256 << 20
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -40,7 +43,23 @@ def write(case: Case, folder: Path, most: int | None = None) -> list[Path]:
     paths = []
     for number, part in enumerate(parts):
         path = folder / f"{number:04}.dcm"
-        _dataset(case, part, number).save_as(path, enforce_file_format=True)
+        ds = _dataset(case, part, number)
+        vr = "OW" if case.format.bits_allocated > 8 else "OB"
+        if len(part) * case.format.frame_bytes < _LARGE_BYTES:
+            cells = b"".join(frame.host_cells().tobytes() for frame in part)
+            ds.add_new("PixelData", vr, cells + b"\0" * (len(cells) % 2))
+            ds.save_as(path, enforce_file_format=True)
+            paths.append(path)
+            continue
+        # Not all cells of a slide in memory: they pass through a file.
+        with tempfile.TemporaryFile(dir=folder) as through:
+            for frame in part:
+                through.write(frame.host_cells())
+            through.write(b"\0" * (through.tell() % 2))
+            through.seek(0)
+            ds.PixelData = through
+            ds["PixelData"].VR = vr
+            ds.save_as(path, enforce_file_format=True)
         paths.append(path)
     return paths
 
@@ -61,7 +80,4 @@ def _dataset(case: Case, frames: Sequence[Frame], number: int) -> Dataset:
         ds.PlanarConfiguration = fmt.planar
     if len(frames) > 1:
         ds.NumberOfFrames = len(frames)
-    cells = b"".join(frame.host_cells().tobytes() for frame in frames)
-    ds.PixelData = cells + b"\0" * (len(cells) % 2)
-    ds["PixelData"].VR = "OW" if fmt.bits_allocated > 8 else "OB"
     return ds

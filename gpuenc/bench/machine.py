@@ -45,10 +45,14 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the commit of the checkout that runs, with ``-dirty`` where it was changed since; empty for a wheel."""
+    """Return the commit of the checkout that runs, with ``-dirty`` where it was changed since.
+
+    A copy without git says which in ``GPUENC_COMMIT``; a wheel has its version, and no commit.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
-        return ""
+        said = os.environ.get("GPUENC_COMMIT", "")
+        return said if re.fullmatch(r"[0-9a-f]{7,40}(-dirty)?", said) else ""
     head = _said("git", "-C", str(root), "rev-parse", "--short=12", "HEAD")
     return head + "-dirty" * bool(head and _said("git", "-C", str(root), "status", "--porcelain", "--", "gpuenc"))
 

@@ -7,6 +7,7 @@ voids all figures of that contender.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 # Fewer rounds have no spread worth the name.
 LEAST_ROUNDS = 5
+# Why a contender has no figures that would have taken too long.
+NO_TIME = "no time was left"
 # (highest - lowest) / median above which a figure is called noisy.
 NOISY = 0.20
 
@@ -80,6 +83,11 @@ class Contender:
     why_void: str = ""
 
     @property
+    def without(self) -> dict[str, str]:
+        """What a row says that has no figures: void, or absent where only time was missing."""
+        return {"status": "absent" if self.why_void == NO_TIME else "void", "why": self.why_void}
+
+    @property
     def rates(self) -> list[float]:
         """Amount per second, of each round."""
         return [self.amount / seconds for seconds in self.seconds]
@@ -103,14 +111,24 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def interleave(
-    contenders: Sequence[Contender], rounds: int, clock: Callable[[], float] = time.perf_counter, warm_ups: int = 1
+    contenders: Sequence[Contender],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+    warm_ups: int = 1,
+    left_s: float = math.inf,
 ) -> None:
     """Let contenders take turns for `rounds` rounds after those of warm-up, and write their seconds down.
 
     One that raises, or whose work is found wrong in any round, warm-up included, loses all its figures and runs no
-    more; the others go on.
+    more; the others go on. Where warm-up shows that the rounds would not be over in `left_s`, nobody has figures, for
+    want of time.
     """
+    first = clock()
     for number in range(rounds + warm_ups):
+        if number == 1 and (1 + rounds) * (clock() - first) > left_s:
+            for one in contenders:
+                one.why_void = one.why_void or NO_TIME
+            return
         for one in contenders:
             if one.why_void:
                 continue

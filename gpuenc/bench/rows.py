@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuenc import registry
 from gpuenc.bench.lanes import Kept
-from gpuenc.bench.measure import LEAST_ROUNDS, Contender, figure, interleave, percentile, ratio
+from gpuenc.bench.measure import LEAST_ROUNDS, NO_TIME, Contender, figure, interleave, percentile, ratio
 from gpuenc.bench.referee import Referee, Refused, code_of
 from gpuenc.engine import encode_frames
 from gpuenc.errors import GpuencError
@@ -55,6 +55,11 @@ class Settings:
     verified: bool = True
     until_s: float = math.inf
     device: str | int = "auto"
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left."""
+        return self.until_s - time.monotonic()
 
     @property
     def out_of_time(self) -> bool:
@@ -121,7 +126,7 @@ def measure(
             row["device"] = plugin.device
             try:
                 if settings.out_of_time:
-                    raise Refused("no time was left")
+                    raise Refused(NO_TIME)
                 entries.append(_entry(label, plugin, case, target, settings, stack))
                 rows[label] = row
             except Exception as error:  # noqa: BLE001 - a plug-in that raises has a row that says so

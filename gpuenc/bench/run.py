@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FORMAT = "gpuenc-bench/1"
 SYNTAXES = ("htj2k-lossless", "jpeg-ls-lossless", "jpeg-lossless-sv1", "rle", "jpeg2000-lossless")
 # When nothing more is begun, so that what is begun, and peers after it, end within two, or ten, minutes.
-_QUICK_S, _WHOLE_S = 105.0, 360.0
+_QUICK_S, _WHOLE_S = 105.0, 380.0
 # What is kept back of that for frame sizes and batches.
 _QUICK_REST_S, _WHOLE_REST_S = 20.0, 60.0
 # Of each case but the first, or of all in --quick, jobs over files get so many frames.
@@ -51,6 +51,8 @@ class Request:
         At most two minutes; what does not fit into them says so.
     rounds : int
         At least `LEAST_ROUNDS`.
+    tiles : int
+        How many tiles the built-in slide has; see `cases.synthetic`.
     """
 
     data: tuple[str | Path, ...] = ("synthetic",)
@@ -58,6 +60,7 @@ class Request:
     device: str | int = "auto"
     quick: bool = False
     rounds: int = LEAST_ROUNDS
+    tiles: int = 0
 
     def __post_init__(self) -> None:
         if self.rounds < LEAST_ROUNDS:
@@ -116,7 +119,9 @@ def run(asked: Request, tell: Callable[[str], None] = lambda line: None) -> dict
             results["ratios"] += ratios
         if first or not asked.quick:
             tell(f"{case.name}: transcode")
-            later = replace(settings, until_s=limit_s)
+            # The first case's jobs show most: they have a third of what is left, those of the others their share.
+            now, share = time.monotonic(), 3 if first else 2 * left
+            later = replace(settings, until_s=now + max(0.0, limit_s - now) / share)
             _over_files(case, targets, later, results, quick=asked.quick, scaling=first)
         first = False
     for number, chosen in enumerate(targets):
@@ -135,8 +140,8 @@ def noise(results: dict[str, Any]) -> dict[str, Any]:
     """Return how much rounds differed: the widest spread of any rate, and how many of the rates are noisy."""
     rates = [
         row[name]
-        for part in ("rows", "transcode", "workers", "sweep")
-        for row in results[part]
+        for part in ("rows", "transcode", "workers", "sweep", "peers")
+        for row in results.get(part, ())
         for name in ("mb_s", "verified_mb_s")
         if name in row
     ]
@@ -152,16 +157,13 @@ def noise(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Write the results and their charts; return the paths, the JSON's first."""
+    """Write the results and, where there is matplotlib, their charts; return the paths, the JSON's first."""
     folder.mkdir(parents=True, exist_ok=True)
     quick = "-quick" if results["settings"]["quick"] else ""
     stem = f"{results['measured_at'][:10]}-{machine.slug(results['machine'])}{quick}"
     paths = [folder / f"{stem}.json"]
     paths[0].write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    for name, svg in charts.all_of(results).items():
-        paths.append(folder / f"{stem}-{name}.svg")
-        paths[-1].write_text(svg, encoding="utf-8")
-    return paths
+    return paths + (charts.save(results, folder, stem) if charts.available() else [])
 
 
 def _expected(asked: Request) -> int:
@@ -173,7 +175,7 @@ def _expected(asked: Request) -> int:
 def _cases(asked: Request) -> Iterator[Case | Absent]:
     for data in asked.data:
         if data == "synthetic":
-            yield from cases.synthetic(quick=asked.quick)
+            yield from cases.synthetic(quick=asked.quick, tiles=asked.tiles)
         elif data == "demo":
             yield from cases.real()
         else:

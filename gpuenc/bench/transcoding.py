@@ -7,13 +7,14 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from gpuenc.archive.job import run
 from gpuenc.archive.request import Job
 from gpuenc.archive.watcher import Watcher
 from gpuenc.bench import files
-from gpuenc.bench.measure import Contender, figure, interleave, ratio
+from gpuenc.bench.measure import NO_TIME, Contender, figure, interleave, ratio
 from gpuenc.errors import EncodeFailed
 from gpuenc.plugins import usable_cores
 
@@ -63,16 +64,34 @@ def by_plugin(
     """Return the rate of a job over files for each plug-in, in threads of this process, every sample verified."""
     rows: list[dict[str, Any]] = []
     contenders: list[Contender] = []
+    stages: dict[str, list[dict[str, float]]] = {}
     about = {"case": of.case.name, "syntax": target.syntax.name}
     for label, plugin in plugins:
         if isinstance(plugin, str):
             rows.append(about | {"plugin": label, "status": "absent", "why": plugin})
         elif settings.out_of_time:
-            rows.append(about | {"plugin": label, "status": "absent", "why": "no time was left"})
+            rows.append(about | {"plugin": label, "status": "absent", "why": NO_TIME})
         else:
-            contenders.append(_contender(of, target, label, 0, settings, label))
-    interleave(contenders, settings.rounds)
-    return rows + [about | {"plugin": one.name} | _figures(of, one) for one in contenders]
+            kept = stages.setdefault(label, [])
+            contenders.append(_contender(of, target, label, 0, settings, label, stages=kept))
+    interleave(contenders, settings.rounds, left_s=settings.left_s)
+    for one in contenders:
+        row = about | {"plugin": one.name} | _figures(of, one)
+        if one.seconds:
+            rounds = stages[one.name][-len(one.seconds) :]
+            names = dict.fromkeys(name for each in rounds for name in each)
+            row["stage_ms"] = {name: median(each.get(name, 0.0) for each in rounds) for name in names}
+        rows.append(row)
+    return rows
+
+
+def _stages(records: Sequence[Record]) -> dict[str, float]:
+    """Return the milliseconds that a file's thread spends in each stage, of one round."""
+    spent: dict[str, float] = {}
+    for record in records:
+        for stage, seconds in record.stage_seconds.items():
+            spent[stage] = spent.get(stage, 0.0) + 1e3 * seconds / len(records)
+    return spent
 
 
 def by_workers(of: Study, target: Target, settings: Settings) -> list[dict[str, Any]]:
@@ -80,7 +99,7 @@ def by_workers(of: Study, target: Target, settings: Settings) -> list[dict[str, 
     cores = usable_cores()
     counts = sorted({1, cores, *(1 << power for power in range(1, 12) if 1 << power < cores)})
     contenders = [_contender(of, target, "", count, settings, str(count), jobs=count) for count in counts]
-    interleave(contenders, settings.rounds)
+    interleave(contenders, settings.rounds, left_s=settings.left_s)
     rows = []
     for one in contenders:
         row = {"case": of.case.name, "syntax": target.syntax.name, "workers": int(one.name)} | _figures(of, one)
@@ -91,7 +110,15 @@ def by_workers(of: Study, target: Target, settings: Settings) -> list[dict[str, 
 
 
 def _contender(
-    of: Study, target: Target, label: str, workers: int, settings: Settings, name: str, *, jobs: int | None = None
+    of: Study,
+    target: Target,
+    label: str,
+    workers: int,
+    settings: Settings,
+    name: str,
+    *,
+    jobs: int | None = None,
+    stages: list[dict[str, float]] | None = None,
 ) -> Contender:
     def work() -> list[Record]:
         watcher = _Records()
@@ -120,6 +147,8 @@ def _contender(
                 raise EncodeFailed(f"frames were encoded by {', '.join(record.plugins)}")
         if len(records) != len(of.paths):
             raise EncodeFailed(f"{len(records)} of {len(of.paths)} files have an outcome")
+        if stages is not None:
+            stages.append(_stages(records))
         shutil.rmtree(of.out / (name or "auto"), ignore_errors=True)
 
     return Contender(name, work, check, float(len(of.paths)))
@@ -127,7 +156,7 @@ def _contender(
 
 def _figures(of: Study, one: Contender) -> dict[str, Any]:
     if one.why_void:
-        return {"status": "void", "why": one.why_void}
+        return one.without
     size = sum(frame.format.frame_bytes for frame in of.case.frames) / 1e6
     return {
         "status": "measured",

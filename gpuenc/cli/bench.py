@@ -65,10 +65,25 @@ def bench(
             console.print(f"written: {path}", soft_wrap=True)
     except OSError as error:
         give_up(f"cannot write to {output}: {error.strerror}", Exit.ENVIRONMENT)
+    _keep(results)
     if not any(row["status"] == "measured" for row in results["rows"]):
         give_up("nothing could be measured", Exit.NO_INPUT if not results["cases"] else Exit.ENVIRONMENT)
     void = sum(row["status"] == "void" for part in ("rows", "transcode", "workers", "sweep") for row in results[part])
     raise typer.Exit(Exit.SOME_FAILED if void else Exit.OK)
+
+
+def _keep(results: dict[str, Any]) -> None:
+    """Keep what was found of this machine's GPUs, and say what could not be done with results that are there."""
+    from gpuenc import measured
+    from gpuenc.bench import charts
+
+    try:
+        if measured.keep(results):
+            console.print("kept for --device fastest and `gpuenc doctor`: where the GPU beats the cores")
+    except OSError as error:
+        errors.print(f"not kept for --device fastest: the cache folder cannot be written ({error.strerror})")
+    if not charts.available():
+        errors.print(charts.WHY_NONE, markup=False)
 
 
 def _tables(results: dict[str, Any]) -> list[Table]:

@@ -116,11 +116,17 @@ def _destination_of(
     return sources[0] if sources[0].is_dir() else sources[0].parent
 
 
-def with_resources(job: Job, *, jobs: int, workers: int | None, memory: int, reserve: int) -> Job:
-    """Return the job with what this machine gives it."""
+def with_resources(job: Job, *, jobs: int, workers: int | None, memory: int, reserve: int, cluster: str = "") -> Job:
+    """Return the job with what this machine, or each worker of a cluster, gives it."""
     from gpuenc.archive.budget import FILES_BEYOND_CORES, ByteBudget, default_bytes
+    from gpuenc.archive.request import OnCluster
     from gpuenc.plugins import usable_cores
 
+    reserve_bytes = _reserve_bytes(job.destination) if reserve < 0 else reserve * 10**6
+    if cluster:
+        _demand_cluster(cluster, job)
+        on_cluster = OnCluster(cluster, jobs, workers or 0, memory * 10**6)
+        return replace(job, cluster=on_cluster, reserve_bytes=reserve_bytes)
     cores = usable_cores()
     at_once = jobs or cores + FILES_BEYOND_CORES
     if workers is None:
@@ -134,8 +140,19 @@ def with_resources(job: Job, *, jobs: int, workers: int | None, memory: int, res
         lanes=jobs or None,
         workers=min(workers, at_once),
         budget=ByteBudget(memory * 10**6 or default_bytes()),
-        reserve_bytes=_reserve_bytes(job.destination) if reserve < 0 else reserve * 10**6,
+        reserve_bytes=reserve_bytes,
     )
+
+
+def _demand_cluster(cluster: str, job: Job) -> None:
+    if os.name != "posix":
+        give_up("there are no worker processes on this system: leave out --cluster", Exit.USAGE)
+    if job.dry_run:
+        give_up("--dry-run only reads headers, and needs no --cluster", Exit.USAGE)
+    if job.durability == "shard":
+        give_up("--durability shard is for one machine: leave it out with --cluster", Exit.USAGE)
+    if not re.fullmatch(r"local(:[1-9][0-9]{0,3})?|([a-z]+://)?[^/\s:]+:[0-9]{1,5}", cluster):
+        give_up(f"--cluster is local, local:N or the address of a scheduler, not '{cluster}'", Exit.USAGE)
 
 
 def demand_job(job: Job) -> None:

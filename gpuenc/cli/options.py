@@ -40,8 +40,8 @@ WhichDevice = Annotated[
     str,
     typer.Option(
         "--device",
-        metavar="[auto|gpu|cpu|INDEX]",
-        help="Where to encode: all GPUs if there are any, else the CPU; or one.",
+        metavar="[auto|fastest|gpu|cpu|INDEX]",
+        help="Where to encode: all GPUs if there are any, else the CPU; what `gpuenc bench` found faster; or one.",
     ),
 ]
 DeviceMemory = Annotated[
@@ -55,6 +55,15 @@ WorkerCount = Annotated[
         "--workers",
         min=0,
         help="Processes that share the files, by default one for every four cores; 0 for threads of this one.",
+    ),
+]
+OnACluster = Annotated[
+    str,
+    typer.Option(
+        "--cluster",
+        metavar="[ADDRESS|local[:N]]",
+        help="Share the files out to the workers of a Dask cluster, or of one that is started here; --jobs, --workers "
+        "and --memory are then what each of them gets.",
     ),
 ]
 Quality = Annotated[float | None, typer.Option("--quality", help="JPEG and JPEG XL quality, 1 to 100.")]

@@ -41,6 +41,7 @@ def transcode(
     plugin: given.PluginLabel = "",
     jobs: given.Jobs = 0,
     workers: given.WorkerCount = None,
+    cluster: given.OnACluster = "",
     quality: given.Quality = None,
     psnr: given.Psnr = None,
     ratio: given.Ratio = None,
@@ -102,7 +103,7 @@ def transcode(
             dry_run=dry_run,
             journal=None if dry_run else journal_of(job.destination, name),
         )
-        job = with_resources(job, jobs=jobs, workers=workers, memory=memory, reserve=reserve)
+        job = with_resources(job, jobs=jobs, workers=workers, memory=memory, reserve=reserve, cluster=cluster)
         demand_job(job)
         _end(_run(job, items, stop, metrics), may_be_empty=bool(shard))
 

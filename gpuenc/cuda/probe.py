@@ -261,7 +261,7 @@ def _refused(device: int, error: Exception, said: str, needs: _Needs) -> Answer:
     return Answer(f"GPU {device} cannot be used: {fault.reason}", said.strip())
 
 
-def _driver() -> ctypes.CDLL | None:
+def driver_library() -> ctypes.CDLL | None:
     """Return the driver's library; loading it does not initialise CUDA."""
     try:
         return ctypes.CDLL(_DRIVER_LIBRARY)
@@ -271,7 +271,7 @@ def _driver() -> ctypes.CDLL | None:
 
 def _driver_version() -> int:
     """Return the newest CUDA the driver supports, such as 13000, or 0 without a driver. Needs no initialisation."""
-    driver = _driver()
+    driver = driver_library()
     number = ctypes.c_int(0)
     if driver is None or driver.cuDriverGetVersion(ctypes.byref(number)):
         return 0
@@ -306,7 +306,7 @@ def _count() -> int:
     worker = health.Worker("gpuenc-probe")
     try:
         worker.call(partial(_initialise, 0), _TIMEOUT_S)
-        driver, count = _driver(), ctypes.c_int(0)
+        driver, count = driver_library(), ctypes.c_int(0)
         return 0 if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
     except health.Hung:
         return 0
@@ -317,7 +317,7 @@ def _count() -> int:
 def _initialise(device: int) -> str:
     """Return why the driver does not offer `device`, or nothing."""
     global _cuda_was_used
-    driver = _driver()
+    driver = driver_library()
     if driver is None:
         return "No NVIDIA driver"
     _cuda_was_used = True

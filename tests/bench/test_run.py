@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from xml.etree import ElementTree
 
 import pytest
 from pydicom.data import get_testdata_file
@@ -78,24 +77,14 @@ def test_no_path_or_patient_is_in_the_results(outcome, folder):
     assert "CompressedSamples" not in text
 
 
-def test_charts_are_svg_with_their_figures(outcome):
-    svgs = list(outcome[1].glob("*.svg"))
-    assert len(svgs) == 3
-    for path in svgs:
-        root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
-        assert root.tag == "{http://www.w3.org/2000/svg}svg"
-        assert len(list(root.iter())) > 10
-
-
-def test_void_rows_are_in_no_chart():
-    results = {
-        "machine": {"cpu": "x", "cores": 2, "gpus": []},
-        "settings": {"rounds": 5},
-        "rows": [{"status": "void", "why": "wrong"}],
-        "sweep": [{"status": "void", "why": "wrong"}],
-        "workers": [],
-    }
-    assert charts.all_of(results) == {}
+def test_charts_are_there_or_it_is_said_how_to_have_them(outcome):
+    done, out = outcome
+    svgs = {path.stem.partition("-quick-")[2] for path in out.glob("*.svg")}
+    if charts.available():
+        assert svgs == {"throughput", "cases", "frame-size", "workers", "stages"}
+    else:
+        assert svgs == set()
+        assert charts.WHY_NONE in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -150,21 +139,6 @@ def test_stages_of_missing_plugins_say_why():
     chosen = target(find("htj2k-lossless"))
     found = stages.measure(chosen, candidates(chosen, "cpu"), Settings(round_s=0.001))
     assert {row["plugin"]: row["status"] for row in found} == {"nvimgcodec": "absent", "cuda-htj2k": "absent"}
-
-
-def test_quick_charts_of_a_case_have_a_bar_for_each_row():
-    row = {"case": "a<b", "syntax": "rle", "plugin": "p", "device": "cpu", "status": "measured"}
-    figure = {"median": 5.0, "low": 4.0, "high": 6.0}
-    results = {
-        "machine": {"cpu": "x", "cores": 2, "gpus": []},
-        "settings": {"rounds": 5},
-        "rows": [row | {"mb_s": figure}, row | {"mb_s": figure, "case": "another"}],
-        "sweep": [],
-        "workers": [],
-    }
-    svg = charts.all_of(results)["throughput"]
-    assert svg.count(">rle: p<") == 1
-    assert "a&lt;b" in svg
 
 
 def test_case_json_has_what_describes_its_pixels():

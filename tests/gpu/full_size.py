@@ -97,6 +97,8 @@ CASES: dict[str, Callable[[Any, int, int], Case]] = {
     "ybr_to_rgb": partial(_over, "ybr_to_rgb", "u1", "pixels", 3),
     **{f"rct_forward_{bits}": partial(_over, "rct_forward", f"u{bits // 8}", "pixels", 12) for bits in (8, 16, 32)},
     "rct_inverse": partial(_over, "rct_inverse", "i4", "pixels", 12),
+    **{f"ict_forward_{bits}": partial(_over, "ict_forward", f"u{bits // 8}", "pixels", 12) for bits in (8, 16, 32)},
+    "ict_inverse": partial(_over, "ict_inverse", "i4", "pixels", 12),
     **{
         f"count_differing_{one}_{other}": partial(_count, one, other)
         for one, other in ((8, 8), (16, 16), (32, 32), (8, 16), (8, 32), (16, 32))
