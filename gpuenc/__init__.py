@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from gpuenc.drop_in import install, uninstall
     from gpuenc.encoder import Encoder
     from gpuenc.errors import GpuencError
+    from gpuenc.pipelines.write_dicom import write_dicom
     from gpuenc.registry import get_encoder
 
-__all__ = ["Encoder", "GpuencError", "__version__", "compress", "get_encoder", "install", "uninstall"]
+__all__ = ["Encoder", "GpuencError", "__version__", "compress", "get_encoder", "install", "uninstall", "write_dicom"]
 
 _HOMES = {
     "Encoder": "gpuenc.encoder",
@@ -30,6 +31,7 @@ _HOMES = {
     "get_encoder": "gpuenc.registry",
     "install": "gpuenc.drop_in",
     "uninstall": "gpuenc.drop_in",
+    "write_dicom": "gpuenc.pipelines.write_dicom",
 }
 
 

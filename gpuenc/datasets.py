@@ -12,7 +12,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from gpuenc import engine
 from gpuenc.coding import coding
-from gpuenc.dicom.arrays import DeviceFrames, taken
+from gpuenc.dicom.arrays import ArrayFrames, DeviceFrames, taken
 from gpuenc.dicom.attributes import apply, changes, moves_overlays, with_ratio
 from gpuenc.dicom.cells import encoded_format
 from gpuenc.dicom.decoding import frame_decoder
@@ -22,7 +22,7 @@ from gpuenc.dicom.request import DESCRIBES_CELLS, checked_array
 from gpuenc.dicom.source import frames_of
 from gpuenc.dicom.writer import encapsulate, put_native
 from gpuenc.encoder import error_of
-from gpuenc.errors import FormatNotAllowed, SourceError
+from gpuenc.errors import FormatNotAllowed, InvalidOption, SourceError
 from gpuenc.frames import Failure
 from gpuenc.registry import chain
 from gpuenc.syntaxes import BY_UID, find, keeps_jpeg
@@ -49,6 +49,7 @@ def compress(
     encapsulate_ext: bool = False,
     *,
     generate_instance_uid: bool | None = None,
+    layout: str = "",
     verify: bool | Verify = True,
     device: str | int = "auto",
     device_memory_bytes: int | None = None,
@@ -69,6 +70,8 @@ def compress(
     arr : array, optional
         Samples to encode instead of the dataset's own; its shape, dtype and values must be what `ds` describes. Of
         numpy, or of any library with ``__cuda_array_interface__`` or DLPack; on a GPU it is encoded there.
+    layout : str
+        The array's axes, such as ``"NCHW"``, where its shape leaves them open; see `gpuenc.dicom.layouts`.
     encoding_plugin, decoding_plugin : str
         Labels of the only plug-ins to use.
     encapsulate_ext : bool
@@ -105,13 +108,15 @@ def compress(
     options = {name: value for name, value in options.items() if name not in DESCRIBES_CELLS}
     options.pop("photometric_interpretation", None)
     chosen = from_options(syntax, options)
-    like, on_device = (ds, None) if arr is None else _with_array(ds, arr)
+    if layout and arr is None:
+        raise InvalidOption(f"layout='{layout}' names the axes of an array, and there is none")
+    like, array = (ds, None) if arr is None else _with_array(ds, arr, layout)
     source = frames_of(like)
     cells = encoded_format(source, chosen)
     wanted = coding(chosen, cells, keeps_jpeg=keeps_jpeg(source.syntax, chosen.syntax))
     decode = frame_decoder(decoding_plugin)
     overlays = EmbeddedOverlays(source.attributes, cells.overlay_bits) if moves_overlays(cells, wanted) else None
-    frames = source.frames(expand=wanted.expand) if on_device is None else on_device.frames(cells)
+    frames = source.frames(expand=wanted.expand) if array is None else array.frames(cells)
     if overlays:
         frames = overlays.watch(frames, decode)
     codestreams = []
@@ -124,7 +129,7 @@ def compress(
             options,
             device,
             device_memory_bytes=device_memory_bytes,
-            near=on_device.device if on_device else None,
+            near=array.device if isinstance(array, DeviceFrames) else None,
         ),
         threads=threads if source.number_of_frames > 1 else 1,
         verify=verify_of(verify),
@@ -155,10 +160,10 @@ def compress(
     return ds
 
 
-def _with_array(ds: Dataset, arr: Any) -> tuple[Dataset, DeviceFrames | None]:
-    """Return a dataset like `ds` whose native pixel data is `arr`; nothing in it that differs is shared with `ds`.
+def _with_array(ds: Dataset, arr: Any, layout: str) -> tuple[Dataset, ArrayFrames | DeviceFrames]:
+    """Return a dataset that describes `arr` as if it were its native pixel data, and the frames of `arr`.
 
-    Of an array on a device it has the size alone, and the frames are returned beside it.
+    Nothing in it that differs is shared with `ds`, and of the pixel data it has the size alone.
 
     Raises
     ------
@@ -175,16 +180,17 @@ def _with_array(ds: Dataset, arr: Any) -> tuple[Dataset, DeviceFrames | None]:
         like[_PHOTOMETRIC] = DataElement(_PHOTOMETRIC, "CS", "RGB")
     if str(ds.get("PhotometricInterpretation", "")) == "YBR_FULL_422":
         like[_PHOTOMETRIC] = DataElement(_PHOTOMETRIC, "CS", "YBR_FULL")  # an array has every chroma sample
-    cells = checked_array(like, taken(arr))
+    array = checked_array(like, taken(arr), layout)
+    if array.format.planar:
+        like[_PLANAR] = DataElement(_PLANAR, "US", 1)
     # An array holds samples, and neither bits below them nor overlays above them.
     like[_HIGH_BIT] = DataElement(_HIGH_BIT, "US", int(ds.BitsStored) - 1)
     for group in embedded:
         del like[group << 16 | 0x0102]
-    on_device = cells if isinstance(cells, DeviceFrames) else None
     # Zeros that nobody reads are pages that nobody allocates.
-    like.PixelData = bytes(cells.native_size) if isinstance(cells, DeviceFrames) else cells
+    like.PixelData = bytes((array.number_of_frames * array.format.frame_bits + 7) // 8)
     like["PixelData"].VR = "OW"
-    return like, on_device
+    return like, array
 
 
 def _embedded_overlays(ds: Dataset) -> list[int]:

@@ -11,6 +11,7 @@ from pydicom.uid import UID
 from gpuenc import devices, engine, measured
 from gpuenc.dicom.arrays import outside_message
 from gpuenc.dicom.decoding import frame_decoder
+from gpuenc.dicom.description import pixel_options
 from gpuenc.dicom.modules import device_of, plugin_of, why_not
 from gpuenc.dicom.request import Request, request
 from gpuenc.errors import (
@@ -132,31 +133,7 @@ class Encoder(PydicomEncoder):
         ValueError
             Required elements are empty.
         """
-        required = (
-            "Rows",
-            "Columns",
-            "SamplesPerPixel",
-            "BitsAllocated",
-            "BitsStored",
-            "PixelRepresentation",
-            "PhotometricInterpretation",
-        )
-        missing = [f"'{keyword}'" for keyword in required if keyword not in ds]
-        if missing:
-            raise AttributeError(f"The following required elements are missing from the dataset: {', '.join(missing)}")
-        empty = [f"'{keyword}'" for keyword in required if ds[keyword].VM == 0]
-        if empty:
-            raise ValueError(f"The following required dataset elements have a VM of 0: {', '.join(empty)}")
-        return {
-            "rows": ds.Rows,
-            "columns": ds.Columns,
-            "samples_per_pixel": ds.SamplesPerPixel,
-            "number_of_frames": int(ds.get("NumberOfFrames") or 1),
-            "bits_allocated": ds.BitsAllocated,
-            "bits_stored": ds.BitsStored,
-            "pixel_representation": ds.PixelRepresentation,
-            "photometric_interpretation": ds.PhotometricInterpretation,
-        }
+        return pixel_options(ds)
 
     def encode(
         self,
@@ -178,9 +155,9 @@ class Encoder(PydicomEncoder):
         ----------
         src : bytes, bytearray, memoryview, array or pydicom.dataset.Dataset
             Native little-endian cells; samples of shape (rows, columns), (rows, columns, samples),
-            (frames, rows, columns) or (frames, rows, columns, samples), dtype (u)int8/16/32, of numpy or, on the host
-            or a GPU, of any library with ``__cuda_array_interface__`` or DLPack; or a dataset, whose pixel data may be
-            native or compressed.
+            (frames, rows, columns), (frames, rows, columns, samples) or (frames, samples, rows, columns), contiguous or
+            not, dtype (u)int8/16/32, of numpy or, on the host or a GPU, of any library with
+            ``__cuda_array_interface__`` or DLPack; or a dataset, whose pixel data may be native or compressed.
         idx, index : int, optional
             Which frame, from 0; required where there is more than one. `idx` is pydicom 2's name.
         encoding_plugin, decoding_plugin : str
@@ -196,7 +173,9 @@ class Encoder(PydicomEncoder):
             Memory of each GPU; by default that of the variable ``GPUENC_DEVICE_MEMORY``, or a quarter of what is free.
         **kwargs
             pydicom's pixel options (`rows`, `bits_stored`, …) and the codec's: `j2k_cr`, `j2k_psnr`, `jls_error`,
-            `quality`, `lossless`. What shape and dtype of an array tell may be left out.
+            `quality`, `lossless`. What shape and dtype of an array tell may be left out. ``layout``, one of ``"HW"``,
+            ``"HWC"``, ``"CHW"``, ``"NHW"``, ``"NHWC"``, ``"NCHW"``, names the axes of an array whose shape leaves them
+            open, such as three colours or three frames.
 
         Returns
         -------

@@ -42,12 +42,12 @@ MAY_USE = {
     "datasets": FRONT,
     "drop_in": FRONT,
     "doctor": FRONT | {"cuda", "measured"},
-    "pipelines": FRONT,
+    "pipelines": FRONT | {"archive"},
     "archive": FRONT | {"gathering"},
     "bench": FRONT | {"archive", "cuda"},
     "cli": FRONT | {"archive", "bench", "doctor", "pipelines"},
     "__main__": {"cli"},
-    "__init__": {"datasets", "drop_in", "encoder", "errors", "registry"},
+    "__init__": {"datasets", "drop_in", "encoder", "errors", "pipelines", "registry"},
 }
 
 # Modules that only compute: no files, no threads, no devices.
@@ -59,7 +59,17 @@ IMPURE = {
 
 # Packages that only some rooms, or modules, may import, so that the others stay free of them.
 ONLY_IN = {
-    "pydicom": ("dicom", "encoder", "registry", "datasets", "drop_in", "cpu.independent", "bench.files", "bench.cases"),
+    "pydicom": (
+        "dicom",
+        "encoder",
+        "registry",
+        "datasets",
+        "drop_in",
+        "cpu.independent",
+        "bench.files",
+        "bench.cases",
+        "pipelines.write_dicom",
+    ),
     "av": ("cpu.independent",),
     "dask": ("archive.cluster",),
     "distributed": ("archive.cluster",),
@@ -67,6 +77,8 @@ ONLY_IN = {
     "imagecodecs": ("cpu",),
     "cupy": ("cuda",),
     "nvidia": ("cuda",),
+    "obstore": ("archive.stores",),
+    "httpx": ("archive.dicomweb",),
     "typer": ("cli",),
     "matplotlib": ("bench.charts",),
     "rich": ("cli", "archive"),
@@ -76,7 +88,7 @@ MAX_LINES = 400
 # File → why it may be longer.
 LONGER: dict[str, str] = {}
 
-TOP_LEVEL = ("gpuenc", "kernels", "tests", "benchmarks", ".ci")
+TOP_LEVEL = ("gpuenc", "kernels", "tests", "benchmarks", "examples", ".ci")
 TEXT_SUFFIXES = {"", ".cfg", ".cu", ".cuh", ".csv", ".html", ".json", ".md", ".py", ".sh", ".toml", ".txt", ".yml"}
 FORBIDDEN_TEXT = {
     "a path of one machine": re.compile(r"(?<![\w.~-])/(?:work|root|home|Users|workspace|opt)/\w"),

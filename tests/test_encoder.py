@@ -568,7 +568,7 @@ class TestInsidePydicom:
 
     def test_encapsulated_by_pydicom(self):
         arr = RNG.integers(0, 256, (3, 9, 9)).astype(np.uint8)
-        frames = list(gpuenc.get_encoder(JPEGLSLossless).iter_encode(arr))
+        frames = list(gpuenc.get_encoder(JPEGLSLossless).iter_encode(arr, layout="NHW"))
         again = list(generate_frames(encapsulate(frames), number_of_frames=3))
         for codestream, frame in zip(again, arr, strict=True):
             assert np.array_equal(decode(JPEGLSLossless, codestream, frame), frame)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpuenc.archive.addresses import is_remote
 from gpuenc.archive.shares import is_share
 from gpuenc.archive.stamp import Stamp
 from gpuenc.errors import GpuencError
@@ -35,6 +36,8 @@ def brought_up_to_date(record: Record, job: Job) -> Record:
     from gpuenc.archive.dicomdir import is_dicomdir
 
     source, destination = Path(record.source), Path(record.destination)
+    if is_remote(source) or is_remote(destination):
+        return replace(record, reason="dicomdir-stale", message="in a store it is copied as it is")
     if job.dry_run or not is_dicomdir(source):
         return record
     if record.status != "copied":  # in place

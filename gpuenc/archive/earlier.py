@@ -21,6 +21,9 @@ COLUMNS = {
     "source_mtime_ns": "INTEGER",
     "output_bytes": "INTEGER",
     "output_mtime_ns": "INTEGER",
+    # Of objects in a store: what they have besides.
+    "source_etag": "TEXT",
+    "output_etag": "TEXT",
     # What a summary counts, so that no line has to be read for it.
     "status": "TEXT",
     "reason": "TEXT",
@@ -52,6 +55,8 @@ class Earlier(NamedTuple):
     source_bytes, source_mtime_ns, output_bytes, output_mtime_ns : int or None
         What the files have to be for the outcome to stand: nothing of the source where there is no such outcome, and
         nothing of the output where there is none.
+    source_etag, output_etag : str
+        As in the record.
     status, reason, bytes_in, bytes_out, frames, pixel_bytes, verified
         As in the record; None where there is no outcome.
     line : str
@@ -65,6 +70,8 @@ class Earlier(NamedTuple):
     source_mtime_ns: int | None
     output_bytes: int | None
     output_mtime_ns: int | None
+    source_etag: str
+    output_etag: str
     status: Status
     reason: str
     bytes_in: int
@@ -111,6 +118,8 @@ def columns_of(record: Record) -> tuple[Any, ...]:
     """Return what is kept of an outcome, in the order of `COLUMNS`."""
     return (
         *_stands_while(record),
+        record.source_etag,
+        record.output_etag,
         record.status,
         record.reason,
         record.bytes_in,

@@ -13,7 +13,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from gpuenc.archive.addresses import is_remote
 from gpuenc.archive.dicomdir_outcome import brought_up_to_date, is_held
+from gpuenc.archive.elsewhere import demand_elsewhere, room_of, scratch_folder, with_scratch
 from gpuenc.archive.journal import Journal
 from gpuenc.archive.leftovers import new_token, remove_leftovers
 from gpuenc.archive.locks import only_in_place, only_job
@@ -71,7 +73,9 @@ def run(
         not add up to the files found (``unreconciled``). Nothing is raised for what a file holds.
     """
     started = time.perf_counter()
-    job = replace(job.absolute(), token=job.token or new_token(cluster=job.cluster is not None))
+    job = replace(with_scratch(job.absolute()), token=job.token or new_token(cluster=job.cluster is not None))
+    if job.is_elsewhere:
+        demand_elsewhere(job)
     summary = Summary()
     pool = _pool(job, watcher)
     with contextlib.ExitStack() as stack:
@@ -87,6 +91,8 @@ def run(
         if job.in_place and not job.dry_run:
             shared = job.journal is not None and is_share(job.journal)
             stack.enter_context(only_in_place(job.sources, shared=shared))
+        stack.enter_context(scratch_folder(job))
+        stack.callback(pool.close)  # before its files are gone
         try:
             journal = stack.enter_context(Journal(job.journal, job.about(), resume=job.resume, token=job.token))
             remove_leftovers((Item(source, place) for source, place in journal.interrupted), job, journal.earlier_token)
@@ -116,9 +122,12 @@ def _demand_destination(job: Job) -> None:
         return
     try:
         for folder in (job.destination, job.journal.parent if job.journal else job.destination):
-            folder.mkdir(parents=True, exist_ok=True)
+            if not is_remote(folder):
+                folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise JobError(f"cannot make {job.destination}: {error.strerror}", code="destination-unwritable") from None
+        raise JobError(f"cannot make {folder}: {error.strerror}", code="destination-unwritable") from None
+    if is_remote(job.destination):
+        return
     if not os.access(job.destination, os.W_OK | os.X_OK):
         raise JobError(f"cannot write to {job.destination}", code="destination-unwritable")
 
@@ -250,8 +259,9 @@ class _Run:
         """How large sources may be whose outputs leave the destination's reserve alone, beside those in work."""
         if not self._job.reserve_bytes or self._job.dry_run:
             return math.inf
-        free_bytes = _free_bytes(self._job.destination) - self._job.reserve_bytes
-        return free_bytes / _PEAK_OUTPUT - sum(self._in_work_bytes.values())
+        free_bytes = _free_bytes(room_of(self._job)) - self._job.reserve_bytes
+        # A copy of its source is there too while it is in work.
+        return free_bytes / (_PEAK_OUTPUT + bool(self._job.scratch)) - sum(self._in_work_bytes.values())
 
     def _end_early(self, why: str) -> None:
         self._summary.stopped = why

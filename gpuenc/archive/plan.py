@@ -98,7 +98,7 @@ def _written(items: Iterator[Item], manifest: Writer) -> Iterator[Item]:
                 or places.execute("INSERT OR IGNORE INTO taken VALUES (?)", (os.fsencode(item.place),)).rowcount
             )
             found = item if new else replace(item, left_out=COLLISION)
-            stamp = None if found.left_out else Stamp.of_any(found.source_path)
+            stamp = None if found.left_out else found.stamp or Stamp.of_any(found.source_path)
             manifest.add(found, stamp.size_bytes if stamp else 0)
             yield found
 

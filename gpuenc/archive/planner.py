@@ -7,6 +7,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from gpuenc.archive.addresses import is_remote
+from gpuenc.archive.elsewhere import outputs_of, refused_elsewhere, stands_elsewhere
 from gpuenc.archive.report import Record
 from gpuenc.archive.scan import COLLISION, LeftOut, scan
 
@@ -56,6 +58,7 @@ class Planner:
     ) -> None:
         self._job, self._journal, self._settled, self._earlier = job, journal, settled, earlier
         self._items: Iterator[Item] = iter(found(job) if items is None else items)
+        self._elsewhere = job.is_elsewhere
         self._own, self._inside = _Own(job.sources, job.destination), _Inside(job)
         self.files = self.bytes_total = self.waiting = 0
         self.complete = False
@@ -66,14 +69,17 @@ class Planner:
         self.complete = len(items) < _AT_ONCE
         self.files += len(items)
         known = self._journal.earlier([item.place for item in items if not item.left_out])
+        elsewhere = outputs_of(items, known) if self._elsewhere else None
         planned: list[tuple[Item, int]] = []
         kept: list[Earlier] = []
         for item in items:
-            stamp = None if item.left_out else _stat(item.source_path)
-            size_bytes = _taken_bytes(stamp) if stamp else 0
+            stamp = None if item.left_out or item.stamp else _stat(item.source_path)
+            size_bytes = _taken_bytes(stamp) if stamp else item.stamp.size_bytes if item.stamp else 0
             self.bytes_total += size_bytes
             before = known.get(item.place) if known else None
-            if before and _unchanged(item, before, stamp):
+            if before and (
+                _unchanged(item, before, stamp) if elsewhere is None else stands_elsewhere(item, before, elsewhere)
+            ):
                 kept.append(before)
             elif refused := self._refused(item, before):
                 self._journal.settle(item, refused)
@@ -87,7 +93,7 @@ class Planner:
         self.waiting += len(planned) - len(taken)
         for item in taken:
             record = Record(
-                item.source_path, "failed", reason=COLLISION.code, message=COLLISION.message, run=self._journal.run
+                item.name, "failed", reason=COLLISION.code, message=COLLISION.message, run=self._journal.run
             )
             self._journal.settle(item, record)
             self._settled(record)
@@ -96,12 +102,16 @@ class Planner:
 
     def _refused(self, item: Item, before: Earlier | None) -> Record | None:
         """Return the outcome of what needs no work."""
-        source, run = item.source_path, self._journal.run
+        source, run = item.name, self._journal.run
         if item.left_out:
             left = item.left_out
             return Record(source, left.status, reason=left.code, message=left.message, run=run)
         if self._job.in_place:
             return None
+        if self._elsewhere and (refused := refused_elsewhere(item, self._job)):
+            return replace(refused, run=run)
+        if is_remote(item.place):
+            return None  # whoever writes it asks whether something is there
         if item.place not in self._inside:
             message = "its place is that of the journal, or a symbolic link leads from there out of the destination"
             return Record(source, "failed", reason="destination-unwritable", message=message, run=run)

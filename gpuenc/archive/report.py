@@ -71,6 +71,8 @@ class Record:
     run : str
         In which run of which job: the job's name, a hyphen, and the run's number, counted from 1. It says what came
         later where a clock does not.
+    source_etag, output_etag : str
+        ETags of the two objects, where they are objects in a store.
     """
 
     source: str
@@ -98,6 +100,8 @@ class Record:
     source_mtime_ns: int = 0
     output_mtime_ns: int = 0
     run: str = ""
+    source_etag: str = ""
+    output_etag: str = ""
 
     def as_json(self) -> str:
         """Return the record as one line of JSON.

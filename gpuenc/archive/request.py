@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from gpuenc.archive.addresses import is_remote, text_of
 from gpuenc.archive.budget import ByteBudget, default_bytes
 from gpuenc.targets import Target
 
@@ -41,9 +42,9 @@ class Job:
     Parameters
     ----------
     sources : tuple of Path
-        Files and folders that exist.
+        Files and folders that exist, and addresses of objects (`archive/addresses.py`).
     destination : Path
-        Folder of the outputs.
+        Folder of the outputs, or an address.
     target : Target
         What frames become.
     plugin : str
@@ -94,6 +95,8 @@ class Job:
         Twelve hexadecimal digits of the run, which its temporary files have in their names.
     cluster : OnCluster, optional
         Who does the files, instead of `workers`, and how many at once, instead of `jobs`.
+    scratch : Path, optional
+        Folder for copies of what lies elsewhere while it is in work; `gpuenc.archive.elsewhere` chooses one.
     """
 
     sources: tuple[Path, ...]
@@ -124,6 +127,12 @@ class Job:
     manifest: str = ""
     token: str = field(default="", compare=False)
     cluster: OnCluster | None = None
+    scratch: Path | None = None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether a source or the destination is no place of this machine."""
+        return is_remote(self.destination) or any(map(is_remote, self.sources))
 
     def absolute(self) -> Self:
         """Return the same job with paths that mean the same wherever it is resumed."""
@@ -139,8 +148,8 @@ class Job:
     def about(self) -> dict[str, str]:
         """Return what an interrupted job and the one that goes on with it must have in common."""
         found = {
-            "sources": ", ".join(str(_absolute(source)) for source in self.sources),
-            "output": str(_absolute(self.destination)),
+            "sources": ", ".join(text_of(_absolute(source)) for source in self.sources),
+            "output": text_of(_absolute(self.destination)),
             "target": _described(self.target),
             "--plugin": self.plugin,
             "--verify": self.verify if self.verify_share >= 1 else f"sample={self.verify_share:.6%}",
@@ -154,6 +163,8 @@ class Job:
 
 
 def _absolute(path: Path) -> Path:
+    if is_remote(path):
+        return path
     # ".." after a link is not the folder before it, so only what is really there can tell what that means.
     return Path(os.path.realpath(path)) if ".." in path.parts else path.absolute()
 

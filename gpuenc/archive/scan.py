@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpuenc.archive.addresses import is_remote, text_of
 from gpuenc.dicom.atomic import TEMPORARY_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gpuenc.archive.report import Status
+    from gpuenc.archive.stamp import Stamp
 
 
 # The folder of journals below a job's output.
@@ -40,12 +42,15 @@ class Item:
         An outcome before any work.
     replaces : bool
         What has the output's name may be replaced.
+    stamp : Stamp, optional
+        What a store's list says of an object.
     """
 
     source_path: str
     place: str
     left_out: LeftOut | None
     replaces: bool
+    stamp: Stamp | None
 
     def __init__(
         self,
@@ -53,11 +58,18 @@ class Item:
         place: str | os.PathLike[str],
         left_out: LeftOut | None = None,
         replaces: bool = False,
+        stamp: Stamp | None = None,
     ) -> None:
         _set(self, "source_path", os.fspath(source_path))
         _set(self, "place", os.fspath(place))
         _set(self, "left_out", left_out)
         _set(self, "replaces", replaces)
+        _set(self, "stamp", stamp)
+
+    @property
+    def name(self) -> str:
+        """The source as people write it."""
+        return text_of(self.source_path)
 
     @property
     def source(self) -> Path:
@@ -95,9 +107,9 @@ def scan(
     Parameters
     ----------
     sources : sequence of Path
-        Files and folders that exist.
+        Files and folders that exist, and addresses.
     destination : Path
-        The folder of the outputs; it need not exist.
+        The folder of the outputs, or an address; it need not exist.
     without : Path, optional
         A file that is being written, such as the report.
     journal : Path, optional
@@ -111,6 +123,11 @@ def scan(
     hidden = {identity for path in (destination, without, journal) if path and (identity := _identity(path))}
     seen = set()
     for source in sources:
+        if is_remote(source):
+            from gpuenc.archive.listing import objects_of
+
+            yield from objects_of(source, destination, alone=len(sources) == 1)
+            continue
         base = destination if len(sources) == 1 else destination / _name(source)
         if not source.is_dir():
             base = destination / source.name

@@ -15,6 +15,8 @@ class Stamp:
     mtime_ns: int
     # What it takes on its disk, which for files with holes is less.
     allocated_bytes: int = field(default=0, compare=False)
+    # Of an object in a store, which gives another one to other bytes.
+    etag: str = ""
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> Self:

@@ -9,8 +9,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from gpuenc.archive.carried import carry
 from gpuenc.archive.pool import QUEUED_PER_FILE, demand_plugins
-from gpuenc.archive.transcode import Interrupted, transcode_file
+from gpuenc.archive.transcode import Interrupted
 from gpuenc.errors import JobError
 from gpuenc.gathering import Gathering
 from gpuenc.registry import why_on_cpu
@@ -73,7 +74,7 @@ class Threads:
         """Have tasks done."""
         for task in tasks:
             defer = partial(self.unnamed.__setitem__, task.number) if self._job.durability == "shard" else None
-            future = self._executor.submit(transcode_file, task.item, self._job, self._abort, defer=defer)
+            future = self._executor.submit(carry, task.item, self._job, self._abort, defer=defer)
             self._futures[task.number] = future
             future.add_done_callback(partial(self._put, task.number))
 

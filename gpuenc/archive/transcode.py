@@ -38,6 +38,7 @@ from gpuenc.syntaxes import keeps_jpeg
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Generator
+    from typing import BinaryIO
 
     from gpuenc.archive.scan import Item
     from gpuenc.coding import Coding
@@ -70,6 +71,7 @@ class _Work:
     stamp: Stamp
     waits: Callable[[bool], None]
     defer: Callable[[Unnamed], None] | None = None
+    opened: BinaryIO | None = None
 
     def check(self) -> None:
         """Raise `Interrupted` if it is to be given up."""
@@ -95,6 +97,8 @@ def transcode_file(
     stop: threading.Event,
     waits: Callable[[bool], None] = lambda waiting: None,
     defer: Callable[[Unnamed], None] | None = None,
+    *,
+    opened: BinaryIO | None = None,
 ) -> Record:
     """Give one file its outcome.
 
@@ -110,6 +114,8 @@ def transcode_file(
         Is told True when the file has to wait for memory that others have, and False when it goes on.
     defer : callable, optional
         Is handed the output when it is complete, and flushes and names it; then the record says what it will be.
+    opened : binary file, optional
+        The source, where it is no file of this machine and only looked at; then `Item.stamp` says what it is.
 
     Raises
     ------
@@ -120,7 +126,7 @@ def transcode_file(
     work = _Work(item, job, stop, Stamp(0, 0), waits, defer)
     work.check()
     try:
-        work = replace(work, stamp=Stamp.of(item.source))
+        work = replace(work, stamp=item.stamp or Stamp.of(item.source), opened=opened)
         record = _transcode(work)
     except GpuencError as error:
         record = _failed(work, error)
@@ -155,7 +161,7 @@ def _transcode(work: _Work) -> Record:
     if not replaces and os.path.lexists(item.destination):
         return _record(work, "skipped", "destination-exists", "the destination exists")
     try:
-        source = DicomFile(item.source, hold_bytes=_HELD_BYTES)
+        source = DicomFile(item.source, hold_bytes=0 if work.opened else _HELD_BYTES, file=work.opened)
     except SourceError as error:
         if error.code == "not-dicom":
             return _record(work, "skipped", error.code, str(error))

@@ -15,9 +15,10 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from gpuenc.archive.budget import FILES_BEYOND_CORES, file_threads
+from gpuenc.archive.carried import carry
 from gpuenc.archive.locks import worker_of
 from gpuenc.archive.pool import demand_plugins
-from gpuenc.archive.transcode import Interrupted, transcode_file
+from gpuenc.archive.transcode import Interrupted
 from gpuenc.errors import JobError
 from gpuenc.gathering import Gathering
 from gpuenc.registry import why_on_cpu
@@ -111,7 +112,7 @@ class _Worker:
 
             outputs: list[Unnamed] = []
             defer = outputs.append if self._job.durability == "shard" else None
-            record = transcode_file(task.item, self._job, self._abort, waits, defer)
+            record = carry(task.item, self._job, self._abort, waits, defer)
             self._say("done", task.number, record, *outputs)
         except Interrupted:
             self._say("dropped", task.number)

@@ -347,7 +347,7 @@ class Workers:
             else f"it ended each process that worked on it; the last one {how_it_ended(worker.process.returncode)}"
         )
         record = Record(
-            str(task.item.source),
+            task.item.name,
             "failed",
             reason=code,
             message=message,

@@ -13,6 +13,7 @@ import typer
 from gpuenc._version import __version__
 from gpuenc.cli import about, bench, reports, verify
 from gpuenc.cli import plan as planning
+from gpuenc.cli import shards as sharding
 from gpuenc.cli import transcode as transcoding
 from gpuenc.cli.terminal import EPILOG, Exit, console, flush_quietly
 
@@ -22,6 +23,7 @@ app.command(epilog=EPILOG)(planning.plan)
 app.command(epilog=EPILOG)(verify.verify)
 app.command(epilog=EPILOG)(reports.report)
 app.command("merge-reports", epilog=EPILOG)(reports.merge_reports)
+app.command(epilog=EPILOG)(sharding.shards)
 app.command()(bench.bench)
 app.command()(about.syntaxes)
 app.command()(about.doctor)

@@ -116,13 +116,33 @@ def _destination_of(
     return sources[0] if sources[0].is_dir() else sources[0].parent
 
 
+def output_of(output: Path | None, stow: Path | None) -> Path | None:
+    """Return where the outputs go; end with 2 where that is said twice."""
+    if output is not None and stow is not None:
+        give_up("--stow stores the outputs in a server: leave out --output", Exit.USAGE)
+    return stow if output is None else output
+
+
+def home_of(destination: Path, journal: Path | None) -> Path:
+    """Return the folder of this machine that the journal of a job lies in; end with 2 for one beside its outputs."""
+    from gpuenc.archive.addresses import is_remote
+    from gpuenc.archive.elsewhere import default_home
+
+    if is_remote(destination):
+        return journal.absolute() if journal else default_home(destination)
+    if journal is not None:
+        give_up("--journal is for outputs that go elsewhere: those of a folder have theirs in it", Exit.USAGE)
+    return destination
+
+
 def with_resources(job: Job, *, jobs: int, workers: int | None, memory: int, reserve: int, cluster: str = "") -> Job:
     """Return the job with what this machine, or each worker of a cluster, gives it."""
     from gpuenc.archive.budget import FILES_BEYOND_CORES, ByteBudget, default_bytes
+    from gpuenc.archive.elsewhere import room_of
     from gpuenc.archive.request import OnCluster
     from gpuenc.plugins import usable_cores
 
-    reserve_bytes = _reserve_bytes(job.destination) if reserve < 0 else reserve * 10**6
+    reserve_bytes = _reserve_bytes(room_of(job)) if reserve < 0 else reserve * 10**6
     if cluster:
         _demand_cluster(cluster, job)
         on_cluster = OnCluster(cluster, jobs, workers or 0, memory * 10**6)
@@ -149,6 +169,8 @@ def _demand_cluster(cluster: str, job: Job) -> None:
         give_up("there are no worker processes on this system: leave out --cluster", Exit.USAGE)
     if job.dry_run:
         give_up("--dry-run only reads headers, and needs no --cluster", Exit.USAGE)
+    if job.is_elsewhere:
+        give_up("--cluster is for folders that all workers have, not for stores and servers", Exit.USAGE)
     if job.durability == "shard":
         give_up("--durability shard is for one machine: leave it out with --cluster", Exit.USAGE)
     if not re.fullmatch(r"local(:[1-9][0-9]{0,3})?|([a-z]+://)?[^/\s:]+:[0-9]{1,5}", cluster):
@@ -182,13 +204,19 @@ def _reserve_bytes(folder: Path) -> int:
 
 
 def _demand_sources(job: Job) -> None:
-    missing = [source for source in job.sources if not os.path.exists(source)]
+    from gpuenc.archive.addresses import is_remote, text_of
+
+    missing = [source for source in job.sources if not is_remote(source) and not os.path.exists(source)]
     for source in missing[:-1]:
         errors.print(f"gpuenc: no such file or folder: {source}")
     if missing:
         give_up(f"no such file or folder: {missing[-1]}", Exit.NO_INPUT)
     output = job.destination
     for source in job.sources:
+        if is_remote(source) and source == output:
+            give_up(
+                f"{text_of(output)} is a source, and sources are never changed: choose another --output", Exit.USAGE
+            )
         if not job.in_place and os.path.isdir(source) and os.path.exists(output) and os.path.samefile(source, output):
             give_up(f"{output} is a source, and sources are never changed: choose another --output", Exit.USAGE)
 

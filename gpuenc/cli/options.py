@@ -31,10 +31,63 @@ class Durability(StrEnum):
     NONE = "none"
 
 
+def _place(text: str) -> Path:
+    from gpuenc.archive.addresses import place
+    from gpuenc.errors import InvalidOption
+
+    try:
+        return place(text)
+    except InvalidOption as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _server(text: str) -> Path:
+    from gpuenc.archive.addresses import server
+    from gpuenc.errors import InvalidOption
+
+    try:
+        return server(text)
+    except InvalidOption as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 Sources = Annotated[
-    list[Path] | None, typer.Argument(help="Files and folders, walked recursively.", metavar="SRC", show_default=False)
+    list[Path] | None,
+    typer.Argument(
+        help="Files and folders, walked recursively, and s3://, gs:// and az:// prefixes.",
+        metavar="SRC",
+        show_default=False,
+        parser=_place,
+    ),
 ]
-Output = Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the outputs; mirrors the sources.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="Folder for the outputs, or an s3://, gs:// or az:// prefix; mirrors the sources.",
+        parser=_place,
+    ),
+]
+Stow = Annotated[
+    Path | None,
+    typer.Option(
+        "--stow",
+        metavar="URL",
+        help="Store the outputs in a DICOMweb server (STOW-RS) instead of an --output.",
+        parser=_server,
+    ),
+]
+JournalFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--journal",
+        metavar="DIR",
+        help="Folder of this machine for the journal of outputs that go elsewhere, and for files in work; "
+        "by default one below ~/.local/state/gpuenc.",
+    ),
+]
 To = Annotated[str, typer.Option("--to", help="Transfer syntax: a name from `gpuenc syntaxes` or a UID.")]
 WhichDevice = Annotated[
     str,

@@ -12,7 +12,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from gpuenc.cli import options as given
-from gpuenc.cli.jobs import demand_job, job_of, target_of, with_resources
+from gpuenc.cli.jobs import demand_job, job_of, output_of, target_of, with_resources
 from gpuenc.cli.options import LossySources, OutOfRange
 from gpuenc.cli.terminal import Exit, give_up, show, stop_on_signals, told
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 def plan(
     sources: given.Sources = None,
     output: given.Output = None,
+    stow: given.Stow = None,
     to: given.To = "",
     manifest: given.ManifestToWrite = None,
     plugin: given.PluginLabel = "",
@@ -52,7 +53,7 @@ def plan(
 
         job = job_of(
             sources,
-            output,
+            output_of(output, stow),
             target_of(to, quality, psnr, ratio, near, lossless),
             plugin=plugin,
             verify=verify,

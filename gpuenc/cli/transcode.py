@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from gpuenc.cli import options as given
-from gpuenc.cli.jobs import demand_job, job_of, report_at, target_of, with_resources
+from gpuenc.cli.jobs import demand_job, home_of, job_of, output_of, report_at, target_of, with_resources
 from gpuenc.cli.options import Durability, LossySources, OutOfRange
 from gpuenc.cli.terminal import Exit, console, errors, give_up, stop_on_signals, told
 
@@ -26,7 +26,20 @@ if TYPE_CHECKING:
 
 # What a manifest has decided.
 _OF_MANIFEST = (
-    *("sources", "output", "to", "plugin", "quality", "psnr", "ratio", "near", "lossless", "verify", "lossy_sources"),
+    *(
+        "sources",
+        "output",
+        "stow",
+        "to",
+        "plugin",
+        "quality",
+        "psnr",
+        "ratio",
+        "near",
+        "lossless",
+        "verify",
+        "lossy_sources",
+    ),
     *("out_of_range", "extended_offsets", "overwrite", "in_place", "backup", "no_backup"),
 )
 
@@ -35,6 +48,8 @@ def transcode(
     context: typer.Context,
     sources: given.Sources = None,
     output: given.Output = None,
+    stow: given.Stow = None,
+    journal: given.JournalFolder = None,
     to: given.To = "",
     device: given.WhichDevice = "auto",
     device_memory: given.DeviceMemory = 0,
@@ -81,7 +96,7 @@ def transcode(
             items, name = None, "journal"
             job = job_of(
                 sources,
-                output,
+                output_of(output, stow),
                 target_of(to, quality, psnr, ratio, near, lossless),
                 plugin=plugin,
                 verify=verify,
@@ -101,7 +116,7 @@ def transcode(
             report=report,
             resume=resume,
             dry_run=dry_run,
-            journal=None if dry_run else journal_of(job.destination, name),
+            journal=None if dry_run else journal_of(home_of(job.destination, journal), name),
         )
         job = with_resources(job, jobs=jobs, workers=workers, memory=memory, reserve=reserve, cluster=cluster)
         demand_job(job)

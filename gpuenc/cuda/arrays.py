@@ -80,6 +80,33 @@ class DeviceArray:
                 return None
             return _described(cupy, cast)
 
+    def interleaved(self) -> DeviceArray:
+        """Return a copy on the device of (frames, samples, rows, columns) as (frames, rows, columns, samples)."""
+        cupy, values = _waited_for(self)
+        with cupy.cuda.Device(self.device):
+            return _described(cupy, cupy.ascontiguousarray(cupy.moveaxis(values, 1, 3)))
+
+    def extremes(self) -> tuple[float, float]:
+        """Return its least and greatest value; NaN where one is."""
+        cupy, values = _waited_for(self)
+        with cupy.cuda.Device(self.device):
+            return float(values.min()), float(values.max())
+
+    def quantised(self, slope: float, intercept: float, dtype: np.dtype[Any]) -> DeviceArray | None:
+        """Return on the device the integers nearest to (value - `intercept`) / `slope`; None where one does not fit."""
+        cupy, values = _waited_for(self)
+        limits = np.iinfo(dtype)
+        with cupy.cuda.Device(self.device):
+            stored = cupy.empty(self.shape, dtype)
+            shape = (1, *self.shape) if len(self.shape) == 2 else self.shape
+            frames, out = values.reshape(shape), stored.reshape(shape)
+            for index in range(len(frames)):
+                nearest = cupy.rint((frames[index].astype(np.dtype(np.float64)) - intercept) / slope)
+                if not (float(nearest.min()) >= limits.min and float(nearest.max()) <= limits.max):
+                    return None
+                out[index] = nearest.astype(dtype)
+            return _described(cupy, stored)
+
     def packed(self) -> DeviceArray | None:
         """Return samples of 1 bit on the device, eight to a byte, the first least significant; None if one is not."""
         cupy, values = _waited_for(self)

@@ -1,4 +1,4 @@
-"""Arrays as frames: which dimension is which, and cells of the size that is asked for."""
+"""Arrays as frames: views wherever they lie, and cells of the size that is asked for."""
 
 from __future__ import annotations
 
@@ -12,37 +12,11 @@ from gpuenc.errors import ValuesOutsideBitsStored
 from gpuenc.frames import Frame, FrameFormat, FrameRef
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-
-def stacked_shape(shape: tuple[int, ...], options: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return an array's shape as (frames, rows, columns, samples).
-
-    Three dimensions are (rows, columns, samples) or (frames, rows, columns): the first of them that agrees with what
-    `options` state. Where neither does, validation refuses the one returned.
-
-    Raises
-    ------
-    ValueError
-        It has fewer than 2 or more than 4 dimensions.
-    """
-    if len(shape) not in (2, 3, 4):
-        raise ValueError(f"Unable to encode {len(shape)}D ndarrays")
-    if len(shape) == 4:
-        return shape
-    if len(shape) == 2:
-        return (1, *shape, 1)
-    names = ("number_of_frames", "rows", "columns", "samples_per_pixel")
-    one_frame, one_sample = (1, *shape), (*shape, 1)
-    for candidate in (one_frame, one_sample):
-        stated = [(options.get(name), value) for name, value in zip(names, candidate, strict=True)]
-        if candidate[3] in (1, 3) and all(told is None or str(told) == str(value) for told, value in stated):
-            return candidate
-    samples, frames = options.get("samples_per_pixel"), options.get("number_of_frames")
-    colour = samples == 3 or (samples is None and frames in (None, 1) and shape[-1] == 3)
-    return one_frame if colour else one_sample
+    from gpuenc.dicom.layouts import Layout
 
 
 def taken(src: Any) -> Any:
@@ -65,13 +39,30 @@ def on_host(arr: Any) -> NDArray[Any]:
 
 
 def frames_of_array(
-    arr: NDArray[Any] | DeviceArray, fmt: FrameFormat, options: Mapping[str, Any]
+    arr: NDArray[Any] | DeviceArray, fmt: FrameFormat, layout: Layout, *, interleaved: bool = False
 ) -> ArrayFrames | DeviceFrames:
-    """Return the frames of an array, wherever it is."""
-    shape = stacked_shape(arr.shape, options)
+    """Return the frames of an array, wherever it is.
+
+    Parameters
+    ----------
+    arr : numpy.ndarray or DeviceArray
+        Of integers.
+    fmt : FrameFormat
+        What its frames become, interleaved; the frames' own says so where they stay by planes.
+    layout : Layout
+        Of `arr`.
+    interleaved : bool
+        Whether they must not stay by planes: for cells that go out as they are, with nobody to say how they lie.
+    """
+    planar = replace(fmt, planar=1) if layout.planar else fmt
     if isinstance(arr, DeviceArray):
-        return DeviceFrames(arr.reshape(shape), fmt)
-    return ArrayFrames(arr.reshape(shape) if arr.ndim < 4 else arr, fmt)
+        there = arr.reshape(layout.stacked)
+        return DeviceFrames(there.interleaved(), fmt) if interleaved and layout.planar else DeviceFrames(there, planar)
+    stacked = arr.reshape(layout.stacked)
+    if layout.planar and (interleaved or not (len(stacked) and stacked[0].flags.c_contiguous)):
+        # torch's channels_last is interleaved in memory; what is neither is copied once, frame by frame, either way.
+        return ArrayFrames(np.moveaxis(stacked, 1, 3), fmt)
+    return ArrayFrames(stacked, planar)
 
 
 class ArrayFrames:
@@ -80,7 +71,7 @@ class ArrayFrames:
     Parameters
     ----------
     arr : numpy.ndarray
-        Shape (frames, rows, columns, samples), of integers.
+        Shape (frames, rows, columns, samples) or, by planes, (frames, samples, rows, columns), of integers.
     fmt : FrameFormat
         What its frames become.
     """
@@ -88,7 +79,7 @@ class ArrayFrames:
     def __init__(self, arr: NDArray[Any], fmt: FrameFormat) -> None:
         self.number_of_frames = len(arr)
         self._arr = arr
-        self._format = fmt
+        self.format = fmt
         self._cell = _cell(fmt)
 
     def frame(self, index: int) -> Frame:
@@ -97,15 +88,19 @@ class ArrayFrames:
         if cells.dtype != self._cell:
             narrowed = cells.astype(self._cell)
             if cells.dtype.itemsize > self._cell.itemsize and not np.array_equal(narrowed, cells):
-                raise ValuesOutsideBitsStored(outside_message(self._format))
+                raise ValuesOutsideBitsStored(outside_message(self.format))
             cells = narrowed
-        if self._format.bits_allocated == 1:
+        if self.format.bits_allocated == 1:
             if cells.size and cells.max() > 1:
-                raise ValuesOutsideBitsStored(outside_message(self._format))
+                raise ValuesOutsideBitsStored(outside_message(self.format))
             packed = np.packbits(cells.reshape(-1), bitorder="little")
-            return Frame(FrameRef("array", index), self._format, packed)
+            return Frame(FrameRef("array", index), self.format, packed)
         flat = np.ascontiguousarray(cells).reshape(-1).view(np.uint8)
-        return Frame(FrameRef("array", index), self._format, flat)
+        return Frame(FrameRef("array", index), self.format, flat)
+
+    def frames(self, fmt: FrameFormat) -> Iterator[Frame]:
+        """Yield all frames, described as `fmt`, whose cells are of the same size and order."""
+        return (replace(self.frame(index), format=fmt) for index in range(self.number_of_frames))
 
 
 class DeviceFrames:
@@ -114,7 +109,7 @@ class DeviceFrames:
     Parameters
     ----------
     arr : DeviceArray
-        Shape (frames, rows, columns, samples), of integers.
+        Shape (frames, rows, columns, samples) or, by planes, (frames, samples, rows, columns), of integers.
     fmt : FrameFormat
         What its frames become.
     """
@@ -123,27 +118,22 @@ class DeviceFrames:
         self.number_of_frames = len(arr)
         self.device = arr.device
         self._arr = arr
-        self._format = fmt
+        self.format = fmt
 
     def frame(self, index: int) -> Frame:
         """Return frame `index`, from 0."""
         cells: DeviceArray | None = self._arr[index]
-        if cells is not None and cells.dtype != _cell(self._format):
-            cells = cells.converted(_cell(self._format))
-        if cells is not None and self._format.bits_allocated == 1:
+        if cells is not None and cells.dtype != _cell(self.format):
+            cells = cells.converted(_cell(self.format))
+        if cells is not None and self.format.bits_allocated == 1:
             cells = cells.packed()
         if cells is None:
-            raise ValuesOutsideBitsStored(outside_message(self._format))
-        return Frame(FrameRef("array", index), self._format, cells.cells())
+            raise ValuesOutsideBitsStored(outside_message(self.format))
+        return Frame(FrameRef("array", index), self.format, cells.cells())
 
     def frames(self, fmt: FrameFormat) -> Iterator[Frame]:
-        """Yield all frames, described as `fmt`, whose cells are of the same size."""
+        """Yield all frames, described as `fmt`, whose cells are of the same size and order."""
         return (replace(self.frame(index), format=fmt) for index in range(self.number_of_frames))
-
-    @property
-    def native_size(self) -> int:
-        """Bytes of all frames in Pixel Data."""
-        return (self.number_of_frames * self._format.frame_bits + 7) // 8
 
 
 def _cell(fmt: FrameFormat) -> np.dtype[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement, RawDataElement
@@ -267,3 +267,40 @@ def number_of_frames(attributes: Attributes) -> tuple[int, list[str]]:
         # Taken for 1 by pydicom, dcmtk and gdcm alike.
         return 1, [f"Number of Frames is {stated} and was taken for 1"]
     return stated, []
+
+
+def pixel_options(dataset: Dataset) -> dict[str, Any]:
+    """Return what a dataset says of its pixels as the options that pydicom's encoders take.
+
+    Raises
+    ------
+    AttributeError
+        Required elements are missing.
+    ValueError
+        Required elements are empty.
+    """
+    required = (
+        "Rows",
+        "Columns",
+        "SamplesPerPixel",
+        "BitsAllocated",
+        "BitsStored",
+        "PixelRepresentation",
+        "PhotometricInterpretation",
+    )
+    missing = [f"'{keyword}'" for keyword in required if keyword not in dataset]
+    if missing:
+        raise AttributeError(f"The following required elements are missing from the dataset: {', '.join(missing)}")
+    empty = [f"'{keyword}'" for keyword in required if dataset[keyword].VM == 0]
+    if empty:
+        raise ValueError(f"The following required dataset elements have a VM of 0: {', '.join(empty)}")
+    return {
+        "rows": dataset.Rows,
+        "columns": dataset.Columns,
+        "samples_per_pixel": dataset.SamplesPerPixel,
+        "number_of_frames": int(dataset.get("NumberOfFrames") or 1),
+        "bits_allocated": dataset.BitsAllocated,
+        "bits_stored": dataset.BitsStored,
+        "pixel_representation": dataset.PixelRepresentation,
+        "photometric_interpretation": dataset.PhotometricInterpretation,
+    }

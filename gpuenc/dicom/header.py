@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydicom.dataelem import DataElement
 from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_data_element
+from pydicom.filewriter import write_data_element, write_dataset
 from pydicom.uid import UID
 
 from gpuenc._version import __version__
@@ -93,6 +93,32 @@ def header(source: DicomFile, found: Changes, syntax: str) -> Header:
         items = b"" if old is None else head[old.value - origin : old.end - origin - (8 if old.undefined else 0)]
         patches[tag] = _with_item(tag, items, item)
     return Header(_prefix(source, found.sop_instance_uid, syntax), spliced(head, elements, origin, patches))
+
+
+def header_of(dataset: Dataset, syntax: str) -> Header:
+    """Return the header of a new file.
+
+    Parameters
+    ----------
+    dataset : pydicom.dataset.Dataset
+        What precedes Pixel Data, with its UIDs. Elements that are still as they were read keep their bytes.
+    syntax : str
+        Transfer Syntax UID of the output.
+    """
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    write_dataset(buffer, dataset)
+    made = {
+        0x00020001: pack("<HH2sHI", 2, 1, b"OB", 0, 2) + b"\0\1",
+        MEDIA_SOP_CLASS: _uid(MEDIA_SOP_CLASS, dataset.SOPClassUID),
+        MEDIA_SOP_INSTANCE: _uid(MEDIA_SOP_INSTANCE, dataset.SOPInstanceUID),
+        TRANSFER_SYNTAX: _uid(TRANSFER_SYNTAX, syntax),
+        0x00020012: _uid(0x00020012, IMPLEMENTATION_CLASS_UID),
+        0x00020013: _text(0x00020013, b"SH", f"GPUENC {__version__}"[:16]),
+    }
+    body = b"".join(made[tag] for tag in sorted(made))
+    prefix = b"\0" * 128 + b"DICM" + pack("<HH2sHI", 2, 0, b"UL", 4, len(body)) + body
+    return Header(prefix, bytes(buffer.getvalue()))
 
 
 def trailer(source: DicomFile) -> Iterator[bytes]:

@@ -6,7 +6,6 @@ frame by index without holding more than that frame.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -14,17 +13,18 @@ import numpy as np
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.pixels.encoders.base import EncodeRunner
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from gpuenc.coding import coding
-from gpuenc.dicom.arrays import DeviceFrames, frames_of_array, on_host, stacked_shape, taken
+from gpuenc.dicom.arrays import ArrayFrames, DeviceFrames, frames_of_array, on_host, taken
 from gpuenc.dicom.attributes import moves_overlays
 from gpuenc.dicom.cells import encoded_format
+from gpuenc.dicom.layouts import layout_of
 from gpuenc.dicom.memory import frames_of
 from gpuenc.dicom.pixels import EXPLICIT_BIG, EXPLICIT_LITTLE
-from gpuenc.errors import FormatNotAllowed, InvalidPixels
+from gpuenc.dicom.validation import ValidatingRunner
+from gpuenc.errors import FormatNotAllowed, InvalidOption, InvalidPixels
 from gpuenc.frames import Frame, FrameFormat, FrameRef
 from gpuenc.syntaxes import NATIVE_UIDS, keeps_jpeg
 from gpuenc.targets import from_options
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuenc.cuda.arrays import DeviceArray
+    from gpuenc.dicom.layouts import Layout
     from gpuenc.syntaxes import Syntax
     from gpuenc.targets import Target
 
@@ -110,13 +111,12 @@ def request(syntax: Syntax, uid: UID, src: Source, *, validate: bool, options: M
     uid : pydicom.uid.UID
         Its UID.
     src : bytes, bytearray, memoryview, array or pydicom.dataset.Dataset
-        Arrays are shaped (rows, columns), (rows, columns, samples), (frames, rows, columns) or
-        (frames, rows, columns, samples); numpy's, or others' by ``__cuda_array_interface__`` or DLPack.
+        Arrays are shaped as one of `layouts.LAYOUTS`; numpy's, or others' by ``__cuda_array_interface__`` or DLPack.
     validate : bool
         Check the description against the source, and the format against the syntax's table in PS3.5 8.2.
     options : mapping
         pydicom's pixel options and encoding options. Those that describe cells override what a native dataset says
-        of itself, and must agree with what a compressed one says.
+        of itself, and must agree with what a compressed one says. ``layout`` names the axes of an array.
 
     Raises
     ------
@@ -124,23 +124,28 @@ def request(syntax: Syntax, uid: UID, src: Source, *, validate: bool, options: M
         As pydicom's `EncodeRunner` does, in its words; and where the codestreams would not be what the dataset goes
         on to say of them, which only `gpuenc.compress` can correct.
     """
+    axes, options = _axes(options)
     if isinstance(src, Dataset):
+        _refuse_axes(axes)
         return _of_dataset(syntax, src, validate, options)
     asked, src = options, taken(src)
     described = on_host(src)
     is_array = isinstance(described, np.ndarray)
+    runner = ValidatingRunner(uid)
     if is_array:
-        options = {**_told_by(described, options), **options}
-    runner = _Runner(uid)
+        runner.layout = layout_of(described.shape, described.dtype, options, axes)
+        options = {**_told_by(described, runner.layout, options), **options}
+    else:
+        _refuse_axes(axes)
     runner.set_source(described)
     runner.set_options(**options)
     if validate:
         runner.validate()
     wanted = str(runner.photometric_interpretation)
     frames: Frames
-    if is_array:
+    if runner.layout:
         fmt = _format(runner, for_array=True)
-        frames = frames_of_array(src, fmt, options)
+        frames = frames_of_array(src, fmt, runner.layout, interleaved=syntax.family == "deflate")
         if "photometric_interpretation" not in asked and not (wanted == "RGB" and syntax.family in _TRANSFORM_COLOURS):
             wanted = ""  # nobody asked for it
     else:
@@ -151,26 +156,32 @@ def request(syntax: Syntax, uid: UID, src: Source, *, validate: bool, options: M
     return Request(frames, target, runner.options, is_array)
 
 
-def checked_array(ds: Dataset, arr: NDArray[Any] | DeviceArray) -> bytes | DeviceFrames:
-    """Return `arr` as the native cells that `ds` describes, interleaved, little endian; as frames if on a device.
+def checked_array(ds: Dataset, arr: NDArray[Any] | DeviceArray, axes: str = "") -> ArrayFrames | DeviceFrames:
+    """Return `arr` as frames of native cells as `ds` describes them, little endian, by planes where they are.
 
     Raises
     ------
     ValueError, AttributeError
-        Its shape, dtype or values are not what `ds` describes; values on a device are looked at with their frame.
+        Its shape or dtype is not what `ds` describes; values are looked at with their frame.
     """
     options = as_pixel_options(ds)
-    runner = _Runner(ExplicitVRLittleEndian)
-    runner.set_source(on_host(arr))
+    runner = ValidatingRunner(ExplicitVRLittleEndian)
+    described = on_host(arr)
+    runner.layout = layout_of(described.shape, described.dtype, options, axes)
+    runner.set_source(described)
     runner.set_options(**options)
     runner.validate()
-    frames = frames_of_array(arr, _format(runner, for_array=True), options)
-    if isinstance(frames, DeviceFrames):
-        return frames
-    if runner.bits_allocated == 1:
-        return np.packbits(cast("NDArray[Any]", arr).reshape(-1), bitorder="little").tobytes()
-    cells = (frames.frame(index).host_cells() for index in range(frames.number_of_frames))
-    return b"".join(memoryview(frame) for frame in cells)
+    return frames_of_array(arr, _format(runner, for_array=True), runner.layout)
+
+
+def _axes(options: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the layout that is named, and the options that plug-ins may know too."""
+    return str(options.get("layout") or ""), {name: options[name] for name in options if name != "layout"}
+
+
+def _refuse_axes(axes: str) -> None:
+    if axes:
+        raise InvalidOption(f"layout='{axes}' names the axes of an array, and there is none")
 
 
 def _of_dataset(syntax: Syntax, ds: Dataset, validate: bool, options: Mapping[str, Any]) -> Request:
@@ -181,7 +192,7 @@ def _of_dataset(syntax: Syntax, ds: Dataset, validate: bool, options: Mapping[st
     if source.compressed:
         _refuse_disagreement(source, given)
     elif validate:
-        runner = _Runner(source.uid)
+        runner = ValidatingRunner(source.uid)
         runner.set_source(ds)
         runner.validate()
     # pydicom's rule: the dataset says what the *encoded* pixel data is to be, since `Dataset.compress` leaves it as it
@@ -269,7 +280,7 @@ def _refuse_other_colours(target: Target, cells: FrameFormat) -> None:
         ) from None
 
 
-def _format(runner: _Runner, *, for_array: bool = False) -> FrameFormat:
+def _format(runner: ValidatingRunner, *, for_array: bool = False) -> FrameFormat:
     photometric = str(runner.photometric_interpretation)
     if photometric in _MADE_FROM_RGB:
         photometric = "RGB"
@@ -289,9 +300,9 @@ def _format(runner: _Runner, *, for_array: bool = False) -> FrameFormat:
     )
 
 
-def _told_by(arr: NDArray[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def _told_by(arr: NDArray[Any], layout: Layout, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that shape and dtype tell, for those left out."""
-    shape = stacked_shape(arr.shape, options)
+    shape = layout.shape
     bits = arr.dtype.itemsize * 8
     return {
         "number_of_frames": shape[0],
@@ -304,38 +315,6 @@ def _told_by(arr: NDArray[Any], options: Mapping[str, Any]) -> dict[str, Any]:
         "photometric_interpretation": "MONOCHROME2" if shape[3] == 1 else "RGB",
         **({"planar_configuration": 0} if shape[3] > 1 else {}),
     }
-
-
-class _Runner(EncodeRunner):
-    """pydicom's runner, for its validation and its words, without reading every sample twice."""
-
-    def _validate_array(self) -> None:
-        arr = cast("NDArray[Any]", self.src)
-        described = (self.number_of_frames, self.rows, self.columns, self.samples_per_pixel)
-        if stacked_shape(arr.shape, self.options) != described:
-            frames, *size, samples = described
-            many = frames > 1 or arr.ndim == 4 or (arr.ndim == 3 and samples == 1)
-            colour = samples > 1 or arr.ndim == 4
-            expected = (*([frames] if many else []), *size, *([samples] if colour else []))
-            raise ValueError(f"Mismatch between the expected ndarray shape {expected} and the actual shape {arr.shape}")
-        if arr.dtype.kind not in "ui":
-            raise ValueError(
-                f"The ndarray's dtype '{arr.dtype}' is not supported, must be a signed or unsigned integer type"
-            )
-        if (arr.dtype.kind == "i") != (self.pixel_representation == 1):
-            kind = ("unsigned", "signed")[self.pixel_representation]
-            raise ValueError(
-                f"The ndarray's dtype '{arr.dtype}' is not consistent with a (0028,0103) 'Pixel Representation' of "
-                f"'{self.pixel_representation}' ({kind} integers)"
-            )
-        if arr.dtype.itemsize < math.ceil(self.bits_allocated / 8):
-            raise ValueError(
-                f"The ndarray's dtype '{arr.dtype}' is not consistent with a (0028,0100) 'Bits Allocated' value of "
-                f"'{self.bits_allocated}'"
-            )
-
-    def _validate_encoding_profile(self) -> None:
-        """`coding.coding` refuses what the syntax's table does not allow, for every syntax."""
 
 
 class _BufferFrames:

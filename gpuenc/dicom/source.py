@@ -11,7 +11,7 @@ import re
 import tempfile
 import zlib
 from functools import cached_property
-from io import BytesIO
+from io import BytesIO, UnsupportedOperation
 from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
@@ -77,6 +77,8 @@ class DicomFile(PixelSource):
     groups : container of int, optional
         Only elements of these groups are wanted in `elements`, which then is no base for `header`. What describes the
         pixels has to be among them; see `DESCRIBING_GROUPS`.
+    file : binary file, optional
+        What to read instead of the file of that name, unbuffered; it is closed with this.
 
     Attributes
     ----------
@@ -119,12 +121,13 @@ class DicomFile(PixelSource):
         name: str | None = None,
         hold_bytes: int = 0,
         groups: Container[int] | None = None,
+        file: BinaryIO | None = None,
     ) -> None:
         self.path = os.fspath(path)
         self.name = self.path if name is None else name
         self.notes = []
         self._held: bytes | None = None
-        self._raw = cast("BinaryIO", open(self.path, "rb", buffering=0))  # noqa: SIM115 - closed by close()
+        self._raw = file or cast("BinaryIO", open(self.path, "rb", buffering=0))  # noqa: SIM115 - closed by close()
         self._file = self._raw
         try:
             self._open(hold_bytes, groups)
@@ -203,7 +206,7 @@ class DicomFile(PixelSource):
         return ITEM
 
     def _open(self, hold_bytes: int, groups: Container[int] | None) -> None:
-        self._size = os.fstat(self._raw.fileno()).st_size
+        self._size = _size_of(self._raw)
         window = Window(self._raw, self._size)
         if self._size <= hold_bytes:
             self._held = window.load_all()
@@ -374,3 +377,10 @@ def _inflated(file: BinaryIO, at: int) -> BinaryIO:
         out.close()
         raise
     return out
+
+
+def _size_of(file: BinaryIO) -> int:
+    try:
+        return os.fstat(file.fileno()).st_size
+    except UnsupportedOperation:  # what was given is no file of this machine
+        return file.seek(0, os.SEEK_END)

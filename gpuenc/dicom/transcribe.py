@@ -90,7 +90,7 @@ class _Transcriber:
         tag, vr, _, at, end, undefined = element
         is_implicit = not vr
         if is_implicit:
-            vr = _vr(tag, end - at, signs)
+            vr = vr_of(tag, end - at, signs)
         if vr == b"UN" and undefined and not self._big:
             return _header(tag, vr, UNDEFINED) + self._data[at:end]  # its items carry no VRs there either
         if vr == b"SQ" or (vr == b"UN" and undefined):
@@ -161,8 +161,16 @@ def _item(length: int) -> bytes:
     return pack("<HHI", ITEM >> 16, ITEM & 0xFFFF, length)
 
 
-def _vr(tag: int, length: int, signs: tuple[int, ...]) -> bytes:
-    """Return the VR of an element that has none of its own, by the dictionary of PS3.6."""
+def vr_of(tag: int, length: int, signs: tuple[int, ...]) -> bytes:
+    """Return the VR of an element that has none of its own, by the dictionary of PS3.6.
+
+    Parameters
+    ----------
+    tag, length : int
+        The element's, and how many bytes its value has.
+    signs : tuple of int
+        Pixel Representations of the data sets around it, the innermost first.
+    """
     group, number = tag >> 16, tag & 0xFFFF
     if number == 0:
         return b"UL"

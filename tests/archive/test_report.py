@@ -35,6 +35,8 @@ FULL = Record(
     source_mtime_ns=1_795_300_000_123_456_789,
     output_mtime_ns=1,
     run="0123456789ab-2",
+    source_etag="a-2",
+    output_etag="b",
 )
 
 

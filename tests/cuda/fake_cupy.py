@@ -90,6 +90,15 @@ class Cupy(types.ModuleType):
         self.log.append("device copy")
         return self._own(np.array(array.values, order="C"), stream=1)
 
+    def moveaxis(self, array, source, destination):
+        return array._like(np.moveaxis(array.values, source, destination))
+
+    def empty(self, shape, dtype):
+        return self._own(np.empty(shape, dtype))
+
+    def rint(self, array):
+        return array._like(np.rint(array.values))
+
     def packbits(self, array, bitorder):
         return self._own(np.packbits(array.values, bitorder=bitorder), stream=1)
 
@@ -130,6 +139,21 @@ class _Array:
 
     def astype(self, dtype):
         return self._like(self.values.astype(dtype), 1)
+
+    def __sub__(self, number):
+        return self._like(self.values - number)
+
+    def __truediv__(self, number):
+        return self._like(self.values / number)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __setitem__(self, key, array):
+        self.values[key] = array.values
+
+    def min(self):
+        return self.values.min()
 
     def max(self):
         return self.values.max()

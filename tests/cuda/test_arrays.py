@@ -14,6 +14,7 @@ import gpuenc
 from gpuenc import engine, registry
 from gpuenc.cuda import arrays, health, memory, nvcodec, probe
 from gpuenc.dicom.arrays import ArrayFrames, DeviceFrames, frames_of_array
+from gpuenc.dicom.layouts import Layout, layout_of
 from gpuenc.errors import DeviceUnavailable, InvalidPixels, ValuesOutsideBitsStored
 from gpuenc.frames import FrameFormat
 from gpuenc.plugins import Plugin
@@ -172,7 +173,8 @@ def test_frames_of_a_device_are_those_of_the_host(cupy):
     ]
     for values, fmt, conversions in cases:
         shape = {"samples_per_pixel": fmt.samples, "number_of_frames": len(values)}
-        host, there = (frames_of_array(arr, fmt, shape) for arr in (values, arrays.adopted(cupy.put(values))))
+        layout = layout_of(values.shape, values.dtype, shape)
+        host, there = (frames_of_array(arr, fmt, layout) for arr in (values, arrays.adopted(cupy.put(values))))
         assert isinstance(host, ArrayFrames)
         assert isinstance(there, DeviceFrames)
         cupy.log.clear()
@@ -192,7 +194,7 @@ def test_values_that_do_not_fit_are_refused_on_the_device_too(cupy, dtype, alloc
     fmt = FrameFormat(4, 4, 1, allocated, allocated, dtype[0] == "i", "MONOCHROME2")
     for arr in (values, arrays.adopted(cupy.put(values))):
         with pytest.raises(ValuesOutsideBitsStored):
-            frames_of_array(arr, fmt, {"number_of_frames": 1}).frame(0)
+            frames_of_array(arr, fmt, Layout("NHW", (1, 4, 4, 1))).frame(0)
 
 
 CASES = {
@@ -200,6 +202,7 @@ CASES = {
     "u8": (noise((2, 40, 48), "u1", 8), {}),
     "s16": (noise((2, 40, 48), "i2", 15), {}),
     "rgb": (noise((2, 40, 48, 3), "u1", 8), {}),
+    "planes": (noise((2, 3, 40, 48), "u1", 8), {}),
     "one frame": (noise((40, 48)), {"bits_stored": 12}),
     "narrowed": (noise((2, 40, 48), "u4", 12), {"bits_allocated": 16, "bits_stored": 12}),
 }
@@ -217,6 +220,17 @@ def test_codestreams_are_the_same_and_nothing_is_copied_to_the_host(machine, val
     count = len(expected)
     assert sum(len(place.adopted) for place in machine.workspaces) == count + 1
     assert all(image.on_device for call in machine.calls for image in call)
+
+
+def test_planes_go_to_the_encoder_as_they_lie_and_are_interleaved_on_the_device_where_they_must_be(machine):
+    values = noise((2, 3, 40, 48), "u1", 8)
+    there = machine.cupy.put(values)
+    list(gpuenc.get_encoder(HT).iter_encode(there, threads=1))
+    assert "device copy" not in machine.cupy.log
+    encoder = gpuenc.get_encoder("deflated-image-frame")
+    expected = list(encoder.iter_encode(np.ascontiguousarray(np.moveaxis(values, 1, 3))))
+    assert list(encoder.iter_encode(there, threads=1)) == expected
+    assert machine.cupy.log.count("device copy") == 1
 
 
 def test_verified_on_the_device_they_stay_there(machine):
@@ -318,7 +332,7 @@ def test_no_plugin_is_asked_behind_one_that_is_on_another_device(machine, monkey
     monkeypatch.setattr(memory, "open_workspace", elsewhere)
     frame = frames_of_array(
         arrays.adopted(machine.cupy.put(noise((1, 40, 48)))), FrameFormat(40, 48, 1, 16, 12, False, "MONOCHROME2"),
-        {"number_of_frames": 1},
+        Layout("NHW", (1, 40, 48, 1)),
     ).frame(0)  # fmt: skip
     plugins = [Plugin("nvimgcodec", nvcodec.BatchEncoder, "gpu"), CPU]
     [result] = engine.encode_frames([frame], lossless(HT), plugins, threads=1)

@@ -1,0 +1,327 @@
+"""Archives as WebDataset shards: tar files of codestreams and JSON, the same byte for byte whenever they are made.
+
+What is in which shard follows from the sources, their order and the options alone. A journal beside the shards says
+where the next one begins; it is gone when everything is done and ``index.json`` says what there is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: nothing keeps jobs apart there
+    fcntl = None  # type: ignore[assignment]
+
+from gpuenc._version import __version__
+from gpuenc.archive.scan import scan
+from gpuenc.dicom.atomic import AtomicFile, temporaries_of
+from gpuenc.dicom.digests import xxh3_128
+from gpuenc.errors import DestinationError, JobError
+from gpuenc.pipelines.shard_sources import Encoding, SampleStream, Trouble
+from gpuenc.pipelines.tar_shard import TarShard
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from gpuenc.pipelines.shard_sources import Sample
+
+INDEX, JOURNAL = "index.json", ".gpuenc-shards.json"
+_NAME = re.compile(r"shard-[0-9]{6,}\.tar")
+_SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """What `gpuenc shards` was asked for.
+
+    Parameters
+    ----------
+    sources : tuple of Path
+        Files and folders that exist, walked as `gpuenc transcode` does.
+    destination : Path
+        Folder of the shards.
+    encoding : Encoding
+        What becomes of frames.
+    shard_samples, shard_bytes : int
+        Most samples, and most bytes, of one shard; one sample is always let in.
+    resume : bool
+        Go on where an interrupted job left off.
+    """
+
+    sources: tuple[Path, ...]
+    destination: Path
+    encoding: Encoding
+    shard_samples: int = 10_000
+    shard_bytes: int = 1 << 30
+    resume: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """One shard: its name, how many samples and bytes it has, and its XXH3-128."""
+
+    name: str
+    samples: int
+    bytes: int
+    xxh3: str
+
+
+@dataclass(slots=True)
+class Summary:
+    """What there is now.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The files found, in order; troubles name them by their number.
+    shards : list of ShardRecord
+        In order.
+    troubles : list of Trouble
+        What gave no sample.
+    interrupted : bool
+        The job was told to stop and can be resumed.
+    """
+
+    paths: Sequence[Path]
+    shards: list[ShardRecord] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def samples(self) -> int:
+        """Samples in all shards."""
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def failed(self) -> list[Trouble]:
+        """Troubles of files that should have given samples."""
+        return [trouble for trouble in self.troubles if not trouble.skipped]
+
+
+def write_shards(job: ShardJob, stop: threading.Event) -> Summary:
+    """Write the shards of a job.
+
+    Parameters
+    ----------
+    job : ShardJob
+        What to do.
+    stop : threading.Event
+        Gives it up; the shard in work is dropped, and those before it stay.
+
+    Raises
+    ------
+    JobError
+        ``journal-unfinished``: an interrupted job is there, and this is not to resume it; ``journal-differs``: it was
+        asked for something else, or sources have changed; ``journal-missing``; ``journal-unusable``;
+        ``journal-in-use``: another process is at work in the folder.
+    DestinationError
+        ``destination-exists`` where there are shards already; ``disk-full`` and others.
+    RuntimeError
+        No plug-in is available.
+    """
+    return _Run(job).run(stop)
+
+
+class _Run:
+    def __init__(self, job: ShardJob) -> None:
+        self._job = job
+        self._folder = job.destination
+        paths: list[Path] = []
+        left_out: list[Trouble] = []
+        for item in scan(job.sources, self._folder):
+            if item.left_out:
+                why = item.left_out
+                left_out.append(Trouble(len(paths), why.code, why.message, skipped=why.status == _SKIPPED))
+            paths.append(item.source)
+        self._fingerprint = _fingerprint(job, paths)
+        # Temporary files have names that the same job finds again.
+        self._token = self._fingerprint[:12]
+        self.summary = Summary(paths)
+        self._left_out = left_out
+        self._start = (0, 0)
+
+    def run(self, stop: threading.Event) -> Summary:
+        self._make_folder()
+        with _only_job(self._folder):
+            self._prepare()
+            return self._write_all(stop)
+
+    def _write_all(self, stop: threading.Event) -> Summary:
+        # What is not read is no file to open.
+        out = {trouble.file for trouble in self._left_out}
+        stream = SampleStream(self.summary.paths, self._job.encoding, self._start, without=out, stopped=stop.is_set)
+        before = self.summary.troubles
+        with ExitStack() as stack:
+            samples = stack.enter_context(closing(iter(stream)))
+            shard: TarShard | None = None
+            for sample in samples:
+                if stop.is_set():
+                    break
+                if shard is not None and self._full(shard, sample):
+                    self._finish(shard, (sample.file, sample.frame), [*before, *stream.troubles])
+                    shard = None
+                if shard is None:
+                    # A shard that was finished right before an interrupted job's end is not in its journal.
+                    path = self._folder / _name(len(self.summary.shards))
+                    shard = stack.enter_context(TarShard(path, overwrite=self._job.resume, token=self._token))
+                shard.add(f"{sample.file:08d}-{sample.frame:06d}", sample.members)
+            self.summary.interrupted = stop.is_set()
+            if shard is not None and not self.summary.interrupted:
+                self._finish(shard, (len(self.summary.paths), 0), [*before, *stream.troubles])
+        self.summary.troubles = _sorted([*before, *stream.troubles, *self._left_out])
+        if not self.summary.interrupted:
+            self._complete()
+        return self.summary
+
+    def _make_folder(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            os.listdir(self._folder)
+        except OSError as error:
+            raise DestinationError(
+                f"the folder cannot be made or read: {error.strerror}", code="destination-unwritable"
+            ) from None
+
+    def _prepare(self) -> None:
+        """Find out where to begin, and refuse to where something else is there."""
+        names = sorted(os.listdir(self._folder))
+        if INDEX in names:
+            raise DestinationError(f"there are finished shards in {self._folder}", code="destination-exists")
+        if JOURNAL in names:
+            if not self._job.resume:
+                raise JobError(
+                    f"an unfinished job is in {self._folder}: --resume goes on with it", code="journal-unfinished"
+                )
+            self._restore(_loaded(self._folder / JOURNAL))
+        elif any(_NAME.fullmatch(name) for name in names):
+            raise DestinationError(f"there are other shards in {self._folder}", code="destination-exists")
+        elif self._job.resume:
+            raise JobError(f"there is no job to resume in {self._folder}", code="journal-missing")
+        else:
+            self._write_journal((0, 0), [])
+        for name in (INDEX, JOURNAL, *(_name(number) for number in range(len(self.summary.shards) + 1))):
+            for left in temporaries_of(os.fspath(self._folder / name), self._token):
+                with suppress(FileNotFoundError):
+                    os.unlink(left)
+
+    def _restore(self, said: dict[str, Any]) -> None:
+        if said.get("fingerprint") != self._fingerprint:
+            raise JobError(
+                "the job to resume had other sources, other options or another version of gpuenc, or a source has "
+                "changed: begin anew in another folder",
+                code="journal-differs",
+            )
+        try:
+            self.summary.shards = [ShardRecord(**each) for each in said["shards"]]
+            self.summary.troubles = [Trouble(**each) for each in said["troubles"]]
+            file, frame = said["next"]
+            self._start = int(file), int(frame)
+        except (KeyError, TypeError, ValueError):
+            raise JobError("the journal cannot be read", code="journal-unusable") from None
+        for shard in self.summary.shards:
+            path = self._folder / shard.name
+            if not path.is_file() or path.stat().st_size != shard.bytes:
+                raise JobError(f"{shard.name} is not what the journal says it is", code="journal-differs")
+
+    def _full(self, shard: TarShard, sample: Sample) -> bool:
+        grown = shard.size_bytes + shard.size_of(sample.members)
+        return shard.samples >= self._job.shard_samples or grown > self._job.shard_bytes
+
+    def _finish(self, shard: TarShard, following: tuple[int, int], troubles: list[Trouble]) -> None:
+        digest = shard.finish()
+        name = _name(len(self.summary.shards))
+        self.summary.shards.append(ShardRecord(name, shard.samples, shard.size_bytes, digest))
+        self._write_journal(following, [each for each in troubles if _at(each) < following])
+
+    def _write_journal(self, following: tuple[int, int], troubles: list[Trouble]) -> None:
+        said = {
+            "fingerprint": self._fingerprint,
+            "next": list(following),
+            "shards": [asdict(shard) for shard in self.summary.shards],
+            "troubles": [asdict(trouble) for trouble in _sorted(troubles)],
+        }
+        _write(self._folder / JOURNAL, said, self._token, overwrite=True)
+
+    def _complete(self) -> None:
+        said = {
+            "format": "gpuenc-shards-1",
+            "transfer_syntax_uid": self._job.encoding.target.syntax.uid,
+            "samples": self.summary.samples,
+            "files": len(self.summary.paths),
+            "shards": [asdict(shard) for shard in self.summary.shards],
+            "without": [{"file": each.file, "frame": each.frame, "code": each.code} for each in self.summary.troubles],
+        }
+        _write(self._folder / INDEX, said, self._token, overwrite=False)
+        (self._folder / JOURNAL).unlink(missing_ok=True)
+
+
+def _name(number: int) -> str:
+    return f"shard-{number:06d}.tar"
+
+
+def _at(trouble: Trouble) -> tuple[int, int]:
+    return trouble.file, -1 if trouble.frame is None else trouble.frame
+
+
+def _sorted(troubles: list[Trouble]) -> list[Trouble]:
+    return sorted(troubles, key=_at)
+
+
+@contextmanager
+def _only_job(folder: Path) -> Iterator[None]:
+    """Be the only job in a folder. Where a file system does not lock folders, such as NFS, nothing is kept apart."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JobError(f"another gpuenc is at work in {folder}", code="journal-in-use") from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def _write(path: Path, said: dict[str, Any], token: str, *, overwrite: bool) -> None:
+    with AtomicFile(path, overwrite=overwrite, token=token) as out:
+        with out.errors():
+            out.file.write(json.dumps(said, indent=1, sort_keys=True).encode() + b"\n")
+        out.publish()
+
+
+def _loaded(path: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        said = None
+    if not isinstance(said, dict):
+        raise JobError("the journal cannot be read", code="journal-unusable")
+    return said
+
+
+def _fingerprint(job: ShardJob, paths: Sequence[Path]) -> str:
+    """Return a digest of everything that decides what is in which shard."""
+    encoding = job.encoding
+    digest = xxh3_128()
+    options = (__version__, encoding.target, encoding.plugin, encoding.verify, encoding.uids)
+    digest.update(repr((*options, job.shard_samples, job.shard_bytes)).encode())
+    for path in paths:
+        try:
+            found = os.stat(path)
+            stamp = (found.st_size, found.st_mtime_ns)
+        except OSError:
+            stamp = (-1, -1)
+        digest.update(repr((os.fspath(path.absolute()), stamp)).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

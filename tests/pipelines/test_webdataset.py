@@ -1,0 +1,377 @@
+"""Shards read by tarfile, by pydicom's decoders and by webdataset; made twice, cut short, and made of bad files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.data import get_testdata_file
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
+from typer.testing import CliRunner
+
+import gpuenc
+from gpuenc.cli import app
+from gpuenc.errors import DestinationError, JobError, SourceError
+from gpuenc.pipelines import webdataset
+from gpuenc.pipelines.shard_sources import Encoding, SampleStream
+from gpuenc.pipelines.tar_shard import TarShard
+from gpuenc.pipelines.webdataset import ShardJob, write_shards
+from gpuenc.syntaxes import find
+from gpuenc.targets import from_options
+from tests import made
+
+HT = "1.2.840.10008.1.2.4.201"
+NAMES = ("CT_small.dcm", "eCT_Supplemental.dcm", "MR_small_RLE.dcm", "SC_rgb_rle_2frame.dcm", "emri_small.dcm")
+
+
+@pytest.fixture
+def archive(tmp_path):
+    folder = tmp_path / "archive"
+    (folder / "more").mkdir(parents=True)
+    for name in NAMES:
+        shutil.copy(get_testdata_file(name, download=False), folder / name)
+    ds = gpuenc.compress(dcmread(folder / "CT_small.dcm"), HT)
+    ds.save_as(folder / "more" / "already.dcm")
+    (folder / "more" / "notes.txt").write_text("no image")
+    return folder
+
+
+def job(archive, out, *, to="htj2k-lossless", resume=False, samples=10_000, size=1 << 30, **options):
+    encoding = Encoding(from_options(find(to), {}), device="cpu", **options)
+    return ShardJob((archive,), out, encoding, shard_samples=samples, shard_bytes=size, resume=resume)
+
+
+def run(*arguments, **options):
+    return write_shards(job(*arguments, **options), threading.Event())
+
+
+def samples(folder):
+    """Return {key: {extension: bytes}} in order; of each shard the members of a sample lie together."""
+    found: dict[str, dict[str, bytes]] = {}
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                key, _, extension = member.name.partition(".")
+                assert key not in found or key == next(reversed(found))
+                found.setdefault(key, {})[extension] = tar.extractfile(member).read()
+    return found
+
+
+def decoded(sample, extension):
+    """Decode by pydicom, from nothing but the sample itself."""
+    said = json.loads(sample["json"])
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = said["transfer_syntax_uid"]
+    ds.Rows, ds.Columns, ds.SamplesPerPixel = said["rows"], said["columns"], said["samples_per_pixel"]
+    ds.PhotometricInterpretation = said["photometric_interpretation"]
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = said["bits_allocated"], said["bits_stored"], said["high_bit"]
+    ds.PixelRepresentation = said["pixel_representation"]
+    if ds.SamplesPerPixel > 1:
+        ds.PlanarConfiguration = said["planar_configuration"]
+    data = sample[extension]
+    ds.PixelData = encapsulate([data]) if extension != "raw" else data
+    ds["PixelData"].VR = "OB" if extension != "raw" else "OW"
+    return ds.pixel_array
+
+
+@pytest.mark.parametrize(
+    ("to", "extension"),
+    [
+        ("htj2k-lossless", "jhc"),
+        ("jpeg2000-lossless", "j2c"),
+        ("rle", "rle"),
+        ("jpeg-ls-lossless", "jls"),
+        ("explicit-vr-little-endian", "raw"),
+    ],
+)
+def test_every_frame_of_every_file_comes_back(archive, tmp_path, to, extension):
+    summary = run(archive, tmp_path / "out", to=to)
+    found = samples(tmp_path / "out")
+    assert summary.samples == len(found) == 1 + 2 + 1 + 2 + 10 + 1
+    assert [(trouble.code, trouble.skipped) for trouble in summary.troubles] == [("not-dicom", True)]
+    for number, path in enumerate(summary.paths):
+        if path.suffix != ".dcm":
+            continue
+        ds = dcmread(path)
+        frames = ds.pixel_array if int(ds.get("NumberOfFrames", 1)) > 1 else ds.pixel_array[None]
+        for index, frame in enumerate(frames):
+            sample = found[f"{number:08d}-{index:06d}"]
+            assert np.array_equal(decoded(sample, extension), frame), (path.name, index)
+
+
+def test_json_says_what_the_object_says_and_nothing_of_the_patient(archive, tmp_path):
+    summary = run(archive, tmp_path / "out")
+    found = samples(tmp_path / "out")
+    secrets = set()
+    for path in summary.paths:
+        if path.suffix == ".dcm":
+            ds = dcmread(path)
+            for element in ds.iterall():
+                if element.tag.group in (0x0010, 0x0032) or element.VR in ("PN", "DA", "TM", "DT", "LT", "ST", "UT"):
+                    secrets |= {str(element.value)} if element.VR != "SQ" and len(str(element.value)) > 4 else set()
+            secrets |= {str(ds.SOPInstanceUID), str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID)}
+    assert len(secrets) > 30
+    text = b"".join(sample["json"] for sample in found.values()).decode() + (tmp_path / "out/index.json").read_text()
+    assert not [secret for secret in secrets if secret in text]
+    ct, ect = dcmread(archive / "CT_small.dcm"), dcmread(archive / "eCT_Supplemental.dcm")
+    said = json.loads(found["00000000-000000"]["json"])
+    assert said["rescale"] == {"slope": 1.0, "intercept": -1024.0}
+    assert said["pixel_spacing"] == list(map(float, ct.PixelSpacing))
+    assert said["position"] == list(map(float, ct.ImagePositionPatient))
+    assert (said["modality"], said["lossy"], said["frame"]) == ("CT", False, 0)
+    for index, item in enumerate(ect.PerFrameFunctionalGroupsSequence):
+        number = next(n for n, path in enumerate(summary.paths) if path.name == "eCT_Supplemental.dcm")
+        said = json.loads(found[f"{number:08d}-{index:06d}"]["json"])
+        assert said["position"] == list(map(float, item.PlanePositionSequence[0].ImagePositionPatient))
+
+
+def test_uids_as_asked(archive, tmp_path):
+    ct = dcmread(archive / "CT_small.dcm")
+    found = {}
+    for how in ("plain", "hashed", "none"):
+        run(archive, tmp_path / how, uids=how)
+        found[how] = json.loads(samples(tmp_path / how)["00000000-000000"]["json"]).get("uids")
+    assert found["plain"]["instance"] == ct.SOPInstanceUID
+    assert found["none"] is None
+    assert set(found["hashed"]) == set(found["plain"])
+    assert all(len(value) == 32 and value != found["plain"][name] for name, value in found["hashed"].items())
+
+
+def test_what_has_the_syntax_already_is_taken_as_it_is(archive, tmp_path):
+    ds = dcmread(archive / "more" / "already.dcm")
+    summary = run(archive, tmp_path / "out")
+    number = next(n for n, path in enumerate(summary.paths) if path.name == "already.dcm")
+    sample = samples(tmp_path / "out")[f"{number:08d}-000000"]
+    assert sample["jhc"] == next(generate_frames(ds.PixelData, number_of_frames=1)).rstrip(b"\0")
+    assert "crc32" not in json.loads(sample["json"])
+
+
+@pytest.fixture
+def whole(archive, tmp_path):
+    """The shards of a run that nobody disturbed, four samples each."""
+    run(archive, tmp_path / "whole", samples=4)
+    return contents(tmp_path / "whole")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_the_same_again_byte_for_byte_whatever_the_threads(archive, tmp_path, whole):
+    run(archive, tmp_path / "again", samples=4, threads=1)
+    assert contents(tmp_path / "again") == whole
+    assert list(whole) == ["index.json", *(f"shard-{n:06d}.tar" for n in range(5))]
+    with tarfile.open(tmp_path / "whole" / "shard-000001.tar") as tar:
+        for member in tar:
+            assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "", "")
+    said = json.loads(whole["index.json"])
+    assert [shard["samples"] for shard in said["shards"]] == [4, 4, 4, 4, 1]
+    assert [shard["bytes"] for shard in said["shards"]] == [len(whole[f"shard-{n:06d}.tar"]) for n in range(5)]
+
+
+def test_no_shard_is_larger_than_allowed_unless_one_sample_is(archive, tmp_path):
+    run(archive, tmp_path / "out", size=40_000)
+    sizes = [path.stat().st_size for path in sorted((tmp_path / "out").glob("*.tar"))]
+    counts = Counter("more" if size > 40_000 else "less" for size in sizes)
+    assert counts["more"] == 2  # the frames of 512 × 512
+    assert len(sizes) < 17
+    assert len(samples(tmp_path / "out")) == 17
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 5, 9, 14])
+def test_an_interrupted_job_goes_on_to_the_same_bytes(archive, tmp_path, whole, monkeypatch, after):
+    stop, added = threading.Event(), []
+    add = TarShard.add
+
+    def counted(self, key, members):
+        added.append(key)
+        if len(added) > after:
+            stop.set()
+        add(self, key, members)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TarShard, "add", counted)
+        summary = write_shards(job(archive, tmp_path / "out", samples=4), stop)
+    assert summary.interrupted
+    assert not list((tmp_path / "out").glob("*-tmp"))
+    with pytest.raises(JobError) as caught:
+        run(archive, tmp_path / "out", samples=4)
+    assert caught.value.code == "journal-unfinished"
+    with pytest.raises(JobError) as caught:
+        run(archive, tmp_path / "out", samples=5, resume=True)
+    assert caught.value.code == "journal-differs"
+    summary = run(archive, tmp_path / "out", samples=4, resume=True)
+    assert summary.samples == 17
+    assert contents(tmp_path / "out") == whole
+
+
+def test_a_job_killed_between_shard_and_journal_goes_on_too(archive, tmp_path, whole, monkeypatch):
+    written = []
+    original = webdataset._write
+
+    def fails(path, said, token, **options):
+        if path.name == webdataset.JOURNAL and len(said["shards"]) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        original(path, said, token, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(webdataset, "_write", fails)
+        with pytest.raises(KeyboardInterrupt):
+            run(archive, tmp_path / "out", samples=4)
+    assert (tmp_path / "out" / "shard-000001.tar").exists()
+    token = json.loads((tmp_path / "out" / webdataset.JOURNAL).read_text())["fingerprint"][:12]
+    (tmp_path / "out" / f".shard-000001.tar.{token}.gpuenc-tmp").write_bytes(b"left")
+    run(archive, tmp_path / "out", samples=4, resume=True)
+    assert contents(tmp_path / "out") == whole
+
+
+def test_files_without_samples_are_no_reason_to_go_on(archive, tmp_path, monkeypatch):
+    stop, opened = threading.Event(), []
+
+    def open_file(self, number, first):
+        opened.append(number)
+        stop.set()
+        raise SourceError("not a DICOM file", code="not-dicom")
+
+    monkeypatch.setattr(SampleStream, "_open", open_file)
+    assert write_shards(job(archive, tmp_path / "out"), stop).interrupted
+    assert opened == [0]
+    assert not (tmp_path / "out" / "index.json").exists()
+
+
+def test_two_jobs_are_not_in_one_folder(archive, tmp_path, monkeypatch):
+    codes = []
+    add = TarShard.add
+
+    def meets_another(self, key, members):
+        if not codes:
+            with pytest.raises(JobError) as caught:
+                run(archive, tmp_path / "out", resume=True)
+            codes.append(caught.value.code)
+        add(self, key, members)
+
+    monkeypatch.setattr(TarShard, "add", meets_another)
+    assert run(archive, tmp_path / "out").samples == 17
+    assert codes == ["journal-in-use"]
+
+
+def test_a_source_that_changed_meanwhile_is_noticed(archive, tmp_path):
+    stop = threading.Event()
+    stop.set()
+    write_shards(job(archive, tmp_path / "out"), stop)
+    with (archive / "CT_small.dcm").open("ab") as file:
+        file.write(b"\0\0")
+    with pytest.raises(JobError) as caught:
+        run(archive, tmp_path / "out", resume=True)
+    assert caught.value.code == "journal-differs"
+
+
+def test_nothing_is_overwritten(archive, tmp_path):
+    out = tmp_path / "out"
+    run(archive, out)
+    before = contents(out)
+    for resume in (False, True):
+        with pytest.raises(DestinationError) as caught:
+            run(archive, out, resume=resume)
+        assert caught.value.code == "destination-exists"
+    (out / "index.json").unlink()
+    with pytest.raises(DestinationError):
+        run(archive, out)
+    assert {**contents(out), "index.json": before["index.json"]} == before
+    with pytest.raises(JobError) as caught:
+        run(archive, tmp_path / "none", resume=True)
+    assert caught.value.code == "journal-missing"
+
+
+def test_bad_files_and_frames_are_left_out_by_name(tmp_path):
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    values = made.noise((3, 16, 16), "u2", 12)
+    values[1, 0, 0] = 5000
+    made.of(values, stored=12).write(archive / "a.dcm")
+    (archive / "b.dcm").write_bytes(made.of(made.noise((2, 16, 16))).file()[:-300])
+    made.of(made.noise((1, 16, 16))).write(archive / "c.dcm")
+    summary = run(archive, tmp_path / "out", samples=1)
+    assert list(samples(tmp_path / "out")) == ["00000000-000000", "00000000-000002", "00000002-000000"]
+    assert [(each.file, each.frame, each.code) for each in summary.failed] == [
+        (0, 1, "values-outside-bits-stored"),
+        (1, None, "truncated"),
+    ]
+    said = json.loads((tmp_path / "out" / "index.json").read_text())
+    assert [each["code"] for each in said["without"]] == ["values-outside-bits-stored", "truncated"]
+
+
+def test_a_shard_that_changes_on_the_disk_gets_no_name(archive, tmp_path, monkeypatch):
+    from gpuenc.pipelines import tar_shard
+
+    monkeypatch.setattr(tar_shard, "file_digest", lambda path: "0" * 32)
+    with pytest.raises(DestinationError) as caught:
+        run(archive, tmp_path / "out")
+    assert caught.value.code == "read-back-mismatch"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [webdataset.JOURNAL]
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, ["shards", *map(str, arguments)])
+
+
+def test_command(archive, tmp_path):
+    done = command(archive, "-o", tmp_path / "out", "--to", "htj2k-lossless", "--samples", 6, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert "17 samples of 7 files in 3 shards" in " ".join(done.output.split())
+    assert len(list((tmp_path / "out").glob("shard-*.tar"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["{archive}", "-o", "{out}"], 2),
+        (["{archive}", "--to", "rle"], 2),
+        (["-o", "{out}", "--to", "rle"], 2),
+        (["{archive}", "-o", "{archive}", "--to", "rle"], 2),
+        (["{archive}", "-o", "{out}", "--to", "rle", "--verify", "some"], 2),
+        (["{archive}", "-o", "{out}", "--to", "rle", "--plugin", "none-such"], 2),
+        (["{archive}", "-o", "{out}", "--to", "rle", "--resume"], 2),
+        (["{archive}/gone", "-o", "{out}", "--to", "rle"], 3),
+        (["{archive}/more/notes.txt", "-o", "{out}", "--to", "rle"], 3),
+    ],
+)
+def test_exit_codes(archive, tmp_path, arguments, code):
+    out = tmp_path / "out"
+    done = command(*(each.format(archive=archive, out=out) for each in arguments))
+    assert done.exit_code == code, done.output
+
+
+READER = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import webdataset
+dataset = webdataset.WebDataset(sys.argv[1:], shardshuffle=False).decode()
+for sample in dataset:
+    print(json.dumps([sample["__key__"], sample["json"]["rows"], len(sample["jhc"])]))
+"""
+
+
+@pytest.mark.skipif(not find_spec("webdataset"), reason="webdataset is not installed")
+def test_webdataset_reads_them(archive, tmp_path):
+    run(archive, tmp_path / "out", samples=5)
+    paths = map(str, sorted(Path(tmp_path / "out").glob("*.tar")))
+    run_it = subprocess.run([sys.executable, "-c", READER, *paths], capture_output=True, text=True, check=False)
+    assert run_it.returncode == 0, run_it.stderr
+    read = [json.loads(line) for line in run_it.stdout.splitlines()]
+    expected = samples(tmp_path / "out")
+    assert [key for key, _, _ in read] == list(expected)
+    assert [size for _, _, size in read] == [len(sample["jhc"]) for sample in expected.values()]
