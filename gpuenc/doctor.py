@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,9 @@ from gpuenc import measured
 from gpuenc._version import __version__
 from gpuenc.cuda.nvcodec import why_unavailable
 from gpuenc.cuda.probe import device_count, kernels, probe
-from gpuenc.plugins import usable_cores
+from gpuenc.plugins import default_plugins, usable_cores
 from gpuenc.registry import all_encoders
-from gpuenc.syntaxes import find
+from gpuenc.syntaxes import TABLE, find
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +49,7 @@ def findings() -> Iterator[tuple[str, str]]:
         if count:
             answer = kernels(device)
             yield f"kernels on GPU {device}", answer.reason or answer.detail
+            yield from _plugins_on(device)
     known = measured.findings()
     for one in known:
         yield "measured", str(one)
@@ -57,6 +59,18 @@ def findings() -> Iterator[tuple[str, str]]:
     encoders = all_encoders().values()
     able = sum(encoder.is_available for encoder in encoders)
     yield "transfer syntaxes", f"{able} of {len(encoders)} can be encoded; see `gpuenc syntaxes`"
+
+
+def _plugins_on(device: int) -> Iterator[tuple[str, str]]:
+    """Yield for each plug-in of GPUs which transfer syntaxes it encodes on a device, or why it does not."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for syntax in TABLE:
+        for path in default_plugins(syntax.uid) if syntax.encapsulated else ():
+            if path.device == "gpu":
+                why = import_module(path.module).why_unavailable(syntax.uid, device)
+                found.setdefault((path.label, why), []).append(syntax.name)
+    for (label, why), names in found.items():
+        yield f"{label} on GPU {device}", f"{why or 'works'} ({', '.join(names)})"
 
 
 def _version(package: str) -> str:

@@ -424,7 +424,7 @@ def test_no_room_for_the_first_file(study, tmp_path):
     """Nothing was begun, so there is nothing to go on with, and nobody is told to."""
     code, _, err = transcode(study, "-o", tmp_path / "out", "--reserve", str(10**9))
     assert code == 4
-    assert "there is no room left: make some, then begin again" in err
+    assert "there is no room left: 4 of 4 files have no outcome; make some, then begin again" in err
     assert "--resume" not in err
     assert transcode(study, "-o", tmp_path / "out", "--resume")[0] == 2
     assert transcode(study, "-o", tmp_path / "out", "--reserve", "0")[0] == 0
@@ -651,7 +651,6 @@ def test_a_gpu_that_was_not_used_is_said_once(study, tmp_path, monkeypatch):
 
 
 def test_device_memory_and_index_reach_the_encoder(study, tmp_path, monkeypatch):
-    from gpuenc.archive import transcode as archive_transcode
     from gpuenc.registry import chain
 
     asked = []
@@ -660,7 +659,6 @@ def test_device_memory_and_index_reach_the_encoder(study, tmp_path, monkeypatch)
         asked.append(options)
         return chain(syntax, label)
 
-    monkeypatch.setattr(archive_transcode, "chain", remembered)
-    monkeypatch.setattr("gpuenc.registry.chain", lambda syntax, label, device: chain(syntax, label))
+    monkeypatch.setattr("gpuenc.registry.chain", remembered)
     transcode(study, "-o", tmp_path / "out", "--device", "1", "--device-memory", "500")
-    assert asked == [{"device": "1", "device_memory_bytes": 500_000_000}] * 3
+    assert asked == [{"device": "1", "device_memory_bytes": 500_000_000}]

@@ -18,6 +18,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import HTJ2KLossless
 
 from benchmarks import readme
+from gpuenc.cli.terminal import EXIT_MEANS, Exit
 from gpuenc.plugins import default_plugins
 from gpuenc.syntaxes import TABLE, Syntax
 
@@ -75,6 +76,12 @@ def study(tmp_path, monkeypatch):
 
 def test_table_is_the_codes_own():
     assert SECTION.search(README.read_text(encoding="utf-8"))[0] == table()
+
+
+def test_exit_codes_are_those_of_the_command():
+    text = README.read_text(encoding="utf-8").partition("| Exit code | Meaning |\n|---|---|\n")[2].partition("\n\n")[0]
+    assert text == "\n".join(f"| {code:d} | {means} |" for code, means in EXIT_MEANS.items())
+    assert set(EXIT_MEANS) == set(Exit)
 
 
 def test_figures_are_those_of_committed_results():

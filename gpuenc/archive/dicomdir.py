@@ -112,6 +112,17 @@ def rebuild(source: Path, destination: Path, *, overwrite: bool = True, fsync: b
         return Rebuilt(files, changed, missing, out.publish(), digest)
 
 
+def wrong_records(path: Path) -> dict[int, dict[int, str]]:
+    """Return the records that do not say what the files around a DICOMDIR are: by number and tag, what they should say.
+
+    Raises
+    ------
+    SourceError, OSError
+        As `rebuild`.
+    """
+    return _read(path).wanted(path.parent)[0]
+
+
 def rebuilt(source: Path, folder: Path) -> tuple[bytes, int, int, int]:
     """Return a DICOMDIR's new bytes for the files in `folder`, and how many it names, has changed and lacks.
 
@@ -120,12 +131,8 @@ def rebuilt(source: Path, folder: Path) -> tuple[bytes, int, int, int]:
     SourceError, OSError
         As `rebuild`.
     """
-    with open(source, "rb", opener=regular) as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise _stale(f"it has more than {MAX_BYTES} bytes")
+    directory = _read(source)
     try:
-        directory = _Directory(data)
         wanted, missing = directory.wanted(folder)
         new = directory.patched(wanted)
         if wanted:
@@ -133,6 +140,17 @@ def rebuilt(source: Path, folder: Path) -> tuple[bytes, int, int, int]:
     except SourceError as error:
         raise error if error.code == "dicomdir-stale" else _stale(str(error)) from None
     return new, directory.files, len(wanted), missing
+
+
+def _read(path: Path) -> _Directory:
+    with open(path, "rb", opener=regular) as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise _stale(f"it has more than {MAX_BYTES} bytes")
+    try:
+        return _Directory(data)
+    except SourceError as error:
+        raise error if error.code == "dicomdir-stale" else _stale(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gpuenc.archive.directories import NAME as DICOMDIR
+from gpuenc.archive.dicomdir_outcome import NAME as DICOMDIR
 from gpuenc.archive.report import Record, record_of
 from gpuenc.errors import JobError
 

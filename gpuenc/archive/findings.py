@@ -101,7 +101,7 @@ class Verified:
         return not self.interrupted and not any(self.files[verdict] for verdict in bad)
 
 
-class Watcher(Protocol):
+class VerdictWatcher(Protocol):
     """Is told what is found, from the thread that verifies."""
 
     def start(self, files: int) -> None:

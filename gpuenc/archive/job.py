@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.addresses import is_remote
-from gpuenc.archive.directories import brought_up_to_date, is_held
+from gpuenc.archive.dicomdir_outcome import brought_up_to_date, is_held
 from gpuenc.archive.elsewhere import demand_elsewhere, room_of, scratch_folder, with_scratch
 from gpuenc.archive.folders import identity, make_folders
 from gpuenc.archive.journal import Journal
@@ -106,11 +106,14 @@ def run(
             finally:
                 pool.close()
                 work.close()
+                summary.all_found = work.planner.complete
                 summary.seconds = time.perf_counter() - started
                 with contextlib.suppress(sqlite3.Error):
                     summary.resumable = job.journal is not None and journal.begun
                 watcher.finish(summary)
-            if not summary.stopped:
+            if summary.stopped:
+                journal.stop(summary.stopped)
+            else:
                 journal.finish()
         except sqlite3.Error as error:
             raise JobError(f"the journal cannot be written: {error}", code="journal-unusable") from None

@@ -6,6 +6,7 @@ a killed job left is then known: an output that was begun is made again, one tha
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
@@ -13,11 +14,11 @@ import re
 import sqlite3
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gpuenc.archive.earlier import COLUMNS, NO_OUTCOME, Earlier, columns_of, demand_columns
 from gpuenc.archive.pool import Task
-from gpuenc.archive.report import Record, read_records, record_of
+from gpuenc.archive.report import Record, record_of
 from gpuenc.archive.scan import JOURNALS, Item
 from gpuenc.errors import JobError
 
@@ -47,6 +48,8 @@ CREATE TABLE files (
     ours INTEGER NOT NULL,          -- what has the output's name was made, or may have been, by this job
     {", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())}
 )""",
+    # Files of an earlier run whose sources were not found again.
+    "CREATE TABLE gone (number INTEGER PRIMARY KEY)",
     # Found at once, however many are done.
     "CREATE INDEX planned ON files (number) WHERE state = 0",
     "CREATE INDEX begun ON files (number) WHERE state = 1",
@@ -56,6 +59,8 @@ CREATE TABLE files (
 _FOUND = "CREATE TEMP TABLE found (number INTEGER PRIMARY KEY)"
 
 
+# Of a source that was not found again, what was told of it is not of this job any more.
+_TOLD = "SELECT record FROM files WHERE record IS NOT NULL AND number NOT IN (SELECT number FROM gone) ORDER BY number"
 _FIND = "INSERT OR IGNORE INTO found VALUES (?)"
 
 
@@ -209,6 +214,11 @@ class Journal:
         """Whether anything was ever begun, so that there is something to go on with."""
         return bool(self._db.execute(f"SELECT 1 FROM files WHERE state != {_PLANNED} LIMIT 1").fetchone())
 
+    @property
+    def finished(self) -> bool:
+        """Whether every file has its outcome."""
+        return bool(self._db.execute("SELECT 1 FROM about WHERE name = 'finished'").fetchone())
+
     def without_outcome(self, count: int) -> list[str]:
         """Return up to `count` sources that were planned and have no outcome."""
         rows = self._db.execute(
@@ -216,10 +226,24 @@ class Journal:
         )
         return [_path(source) for (source,) in rows]
 
+    def found_all(self) -> None:
+        """Write down that there are no more files than those planned, and which of an earlier run are gone."""
+        self._note("found-all", "yes")
+        # Without a look at the rows, of which those of a finished job are many.
+        self._db.execute(
+            "INSERT INTO gone SELECT number FROM files INDEXED BY sqlite_autoindex_files_1 "
+            "WHERE place IS NOT NULL AND number <= ? AND number NOT IN (SELECT number FROM found)",
+            (self._last_earlier,),
+        )
+
     def finish(self) -> None:
         """Write down that every file has its outcome."""
-        self._db.execute("INSERT OR REPLACE INTO about VALUES ('finished', 'yes')")
+        self._note("finished", "yes")
         self.commit()
+
+    def stop(self, why: str) -> None:
+        """Write down why the job ends before that."""
+        self._note("stopped", why)
 
     def commit(self) -> None:
         """Have everything so far on the disk."""
@@ -230,7 +254,7 @@ class Journal:
         """Write down what there is, and close; a journal in which nothing was ever begun is no journal."""
         begun = True
         try:
-            begun = self.begun
+            begun = self.begun or self.finished
             self._db.execute("COMMIT")
         except sqlite3.Error:
             pass  # it stays as it was; a job that goes on with it does again what was not written down
@@ -238,6 +262,9 @@ class Journal:
             self._db.close()
         if self._path and not begun:
             _remove(self._path)
+
+    def _note(self, name: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, value))
 
     def _begin(self, about: Mapping[str, str]) -> None:
         # With what it is about in one transaction: there is a whole journal or none.
@@ -271,7 +298,26 @@ class Journal:
         self.run = _run_after(before.get("run", "")) or self.run
         known = (("token", self._token), ("run", self.run))
         self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", known)
-        self._db.execute("DELETE FROM about WHERE name = 'finished'")
+        self._db.execute("DELETE FROM about WHERE name IN ('finished', 'found-all', 'stopped')")
+        self._db.execute("DELETE FROM gone")
+
+
+class Progress(NamedTuple):
+    """How far a job is: files found, whether these are all, whether all have outcomes, and why not where it said so."""
+
+    planned: int
+    all_found: bool
+    finished: bool
+    stopped: str
+
+
+def progress(path: Path) -> Progress:
+    """Return how far the job of a journal is; see `records`."""
+    with _read_only(path) as db:
+        about = dict(db.execute("SELECT name, value FROM about"))
+        finished = "finished" in about
+        (planned,) = db.execute("SELECT (SELECT count(*) FROM files) - (SELECT count(*) FROM gone)").fetchone()
+    return Progress(planned, finished or "found-all" in about, finished, about.get("stopped", ""))
 
 
 def records(path: Path) -> Iterator[Record]:
@@ -282,33 +328,28 @@ def records(path: Path) -> Iterator[Record]:
     JobError
         ``journal-unusable``: it is no journal.
     """
+    with _read_only(path) as db:
+        for (record,) in db.execute(_TOLD):
+            found = record_of(record)
+            if found:
+                yield found
+
+
+def recorded(path: Path, destination: str) -> Record | None:
+    """Return the outcome that a journal holds of the output at `destination`; see `records`."""
+    with _read_only(path) as db:
+        row = db.execute("SELECT record FROM files WHERE place = ?", (os.fsencode(destination),)).fetchone()
+    return record_of(row[0]) if row and row[0] else None
+
+
+@contextlib.contextmanager
+def _read_only(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         _demand_file(path)
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        try:
-            for (record,) in db.execute("SELECT record FROM files WHERE record IS NOT NULL ORDER BY number"):
-                found = record_of(record)
-                if found:
-                    yield found
-        finally:
-            db.close()
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            yield db
     except (sqlite3.Error, OSError) as error:
         raise JobError(f"{path} cannot be read: {error}", code="journal-unusable") from None
-
-
-def records_at(path: Path, notes: list[str] | None = None) -> Iterator[Record]:
-    """Yield the outcomes of a job: of a report, of a journal, or of the folder whose journal is in it.
-
-    Raises
-    ------
-    SourceError, JobError
-        As `gpuenc.archive.report.read_records` and `records`.
-    """
-    if path.is_dir():
-        path = place_of(path)
-        if not path.exists():
-            raise JobError(f"{path.parent.parent} holds no job's journal: name a report", code="journal-missing")
-    return records(path) if path.suffix == ".sqlite" else read_records(path, notes)
 
 
 def _open(name: str) -> sqlite3.Connection:

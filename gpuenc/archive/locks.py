@@ -54,6 +54,17 @@ def only_job(journal: Path, manifest: str = "") -> Iterator[None]:
         yield
 
 
+def is_at_work(journal: Path) -> bool:
+    """Whether a job is at work on `journal` now, as far as that can be seen from here."""
+    if fcntl is None:
+        return False
+    try:
+        # Shared, and for no longer than this takes: two that look do not see each other.
+        return _is_held(_job_lock(journal))
+    except OSError:
+        return False
+
+
 @contextlib.contextmanager
 def only_in_place(sources: Iterable[Path], *, shared: bool) -> Iterator[None]:
     """Be the only job that replaces files of these sources, wherever it keeps its journal and its backups.
@@ -128,7 +139,7 @@ def worker_of(journal: Path | None) -> Iterator[None]:
 def _is_held(lock: Path) -> bool:
     if not lock.exists():
         return False
-    with _locked(lock, fcntl.LOCK_SH | fcntl.LOCK_NB) as free:
+    with _locked(lock, fcntl.LOCK_SH | fcntl.LOCK_NB, os.O_RDONLY) as free:
         return not free
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal
 
+from gpuenc.archive.dicomdir_outcome import completed
+from gpuenc.archive.outcomes import Span
 from gpuenc.archive.report import ReportFile, Summary, read_lines
 from gpuenc.dicom.atomic import AtomicFile
 from gpuenc.dicom.regular import regular
@@ -71,7 +73,9 @@ class Merge:
     notes: list[str] = field(default_factory=list)
 
 
-def merge_reports(reports: Sequence[Path], output: Path, expected: Iterable[str] | None = None) -> Merge:
+def merge_reports(
+    reports: Sequence[Path], output: Path, expected: Iterable[str] | None = None, *, outputs: Path | None = None
+) -> Merge:
     """Join reports into one, in which every source has one line, as it was written.
 
     Of two outcomes of one source, a success counts, unless a failure came after it; beside a success, "something is
@@ -87,6 +91,9 @@ def merge_reports(reports: Sequence[Path], output: Path, expected: Iterable[str]
         Name of the joined report, in the order of `reports`; another report is replaced, anything else is not.
     expected : iterable of str, optional
         Every source that must have an outcome, such as a manifest names it.
+    outputs : Path, optional
+        Folder of the job's outputs: where every expected source has its outcome, the DICOMDIRs that shards had to
+        leave as they were are brought up to date there.
 
     Raises
     ------
@@ -101,7 +108,7 @@ def merge_reports(reports: Sequence[Path], output: Path, expected: Iterable[str]
     merge = Merge()
     try:
         with closing(sqlite3.connect("")) as database:  # a temporary file, which is gone afterwards
-            _merge(database, reports, output, expected, merge)
+            _merge(database, reports, output, expected, outputs, merge)
     except sqlite3.Error as error:
         raise DestinationError(f"the folder for temporary files: {error}", code="disk-full") from None
     merge.summary.planned = merge.summary.done + merge.missing
@@ -113,6 +120,7 @@ def _merge(
     reports: Sequence[Path],
     output: Path,
     expected: Iterable[str] | None,
+    outputs: Path | None,
     merge: Merge,
 ) -> None:
     database.executescript(f"PRAGMA cache_size = -{_CACHE_KB}; PRAGMA journal_mode = OFF; {_SCHEMA}")
@@ -123,7 +131,8 @@ def _merge(
     if expected is not None:
         _reconcile(database, expected, merge)
     if not merge.conflicts:
-        _write(database, reports, output, merge)
+        complete = expected is not None and not merge.missing
+        _write(database, reports, output, outputs if complete else None, merge)
 
 
 def _take(database: sqlite3.Connection, record: Record, report: int, place: int, merge: Merge) -> None:
@@ -170,7 +179,8 @@ def _which_counts(first: int, last: int) -> Literal["first", "last", "neither"]:
 def _rank(record: Record) -> int:
     if record.status == "failed":
         return _FAILED
-    return _THERE if record.reason == "destination-exists" else _DONE
+    # A DICOMDIR that was left as it was may be brought up to date by another run.
+    return _THERE if record.reason in ("destination-exists", "dicomdir-stale") else _DONE
 
 
 def _outcome(record: Record) -> bytes:
@@ -207,8 +217,10 @@ def _reconcile(database: sqlite3.Connection, expected: Iterable[str], merge: Mer
     merge.unexpected = found.fetchone()[0]
 
 
-def _write(database: sqlite3.Connection, reports: Sequence[Path], output: Path, merge: Merge) -> None:
-    first_s, last_s = float("inf"), 0.0
+def _write(
+    database: sqlite3.Connection, reports: Sequence[Path], output: Path, outputs: Path | None, merge: Merge
+) -> None:
+    span = Span()
     with AtomicFile(output, overwrite=True) as new:
         for number, report in enumerate(reports):
             chosen = _places(database, number)
@@ -217,16 +229,17 @@ def _write(database: sqlite3.Connection, reports: Sequence[Path], output: Path, 
                 if line.offset != place:
                     continue
                 place = next(chosen, None)
+                record, data = line.record, line.data
+                if outputs and (done := completed(record, outputs)) != record:
+                    record, data = done, done.as_json().encode()
                 with new.errors():
-                    new.file.write(line.data + b"\n")
-                merge.summary.add(line.record)
-                if line.record.finished_s:
-                    first_s = min(first_s, line.record.finished_s - line.record.seconds)
-                    last_s = max(last_s, line.record.finished_s)
+                    new.file.write(data + b"\n")
+                merge.summary.add(record)
+                span.add(record)
         if merge.summary.done != database.execute("SELECT count(*) FROM outcome").fetchone()[0]:
             raise SourceError("a report was changed while it was read; merge when the jobs are over")
         new.publish()
-    merge.summary.seconds = max(0.0, last_s - first_s) if last_s else 0.0
+    merge.summary.seconds = span.seconds
 
 
 def _places(database: sqlite3.Connection, report: int) -> Iterator[int]:

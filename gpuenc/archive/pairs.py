@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gpuenc.archive.comparison import IndependentDecoder, compare_images
-from gpuenc.archive.dicomdir import is_dicomdir, rebuilt
+from gpuenc.archive.dicomdir import is_dicomdir, rebuilt, wrong_records
+from gpuenc.archive.dicomdir_outcome import NAME as DICOMDIR
 from gpuenc.archive.findings import Finding, Stopped, line
 from gpuenc.cpu import decoders
 from gpuenc.dicom.attributes import (
@@ -104,6 +105,8 @@ def compare_pair(item: Item, budget: ByteBudget, *, independent: bool, stop: thr
         if not os.path.isfile(output):  # a pipe would have us wait forever
             return Finding(source, output, "differs", message="what is in its place in the output is no file")
         if _identical(source, output, check):
+            if stale := _stale_dicomdir(item):
+                return Finding(source, output, "differs", "dicomdir-stale", stale)
             return Finding(source, output, "equal", identical=True, message="byte for byte")
         return _compared(item, budget, independent, check)
     except GpuencError as error:
@@ -120,6 +123,16 @@ def compare_pair(item: Item, budget: ByteBudget, *, independent: bool, stop: thr
         # A defect of ours must not cost the other files their verdicts, and is none.
         LOGGER.debug("internal error", exc_info=True)
         return Finding(source, output, "unreadable", "internal-error", line(error))
+
+
+def _stale_dicomdir(item: Item) -> str:
+    """Return how a DICOMDIR that was copied byte for byte is wrong about the output's files; empty where it is not."""
+    if item.source.name.upper() != DICOMDIR or not is_dicomdir(item.destination):
+        return ""
+    wrong = wrong_records(item.destination)
+    if not wrong or wrong == wrong_records(item.source):  # no more so than the source's
+        return ""
+    return f"the DICOMDIR is stale: {len(wrong)} of its records name another transfer syntax or instance than the files"
 
 
 def _missing(source: Path) -> Finding:

@@ -97,6 +97,8 @@ class Planner:
             )
             self._journal.settle(item, record)
             self._settled(record)
+        if self.complete:
+            self._journal.found_all()
 
     def _refused(self, item: Item, before: Earlier | None) -> Record | None:
         """Return the outcome of what needs no work."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from gpuenc.errors import EncodeFailed, GpuencError, InvalidOption, JobError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gpuenc.archive.folders import Identity
     from gpuenc.archive.report import Record
+    from gpuenc.archive.request import Job
     from gpuenc.archive.scan import Item
     from gpuenc.dicom.atomic import Unnamed
+    from gpuenc.plugins import Plugin
 
 # Files handed out at once, for each that can be in work: enough that nobody waits for the next.
 QUEUED_PER_FILE = 4
@@ -26,6 +30,27 @@ class Task:
     size_bytes: int = 0
     # Which folder it was when the job began.
     destination: Identity | None = None
+
+
+def demand_plugins(job: Job) -> list[Plugin]:
+    """Return what encodes the job's files.
+
+    Raises
+    ------
+    JobError
+        ``invalid-option``: there is no such plug-in; ``device-unavailable``, ``encode-failed``: nothing can encode.
+    """
+    # The process that only hands files out does not need it.
+    from gpuenc.registry import chain
+
+    try:
+        return chain(job.target.syntax, job.plugin, device=job.device, device_memory_bytes=job.device_memory_bytes)
+    except GpuencError as error:
+        raise JobError(str(error), code=error.code) from None
+    except ValueError as error:
+        raise JobError(str(error), code=InvalidOption.code) from None
+    except RuntimeError as error:
+        raise JobError(str(error), code=EncodeFailed.code) from None
 
 
 class Pool(Protocol):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from gpuenc.archive.outcomes import State
 from gpuenc.archive.watcher import Watcher
 from gpuenc.errors import CODES
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from gpuenc.archive.earlier import Earlier
     from gpuenc.archive.merge import Merge
+    from gpuenc.archive.outcomes import Condition
     from gpuenc.archive.report import Record, ReportFile, Summary
 
 _LINE_EVERY_S = 10.0
@@ -130,14 +132,15 @@ class Display(Watcher):
         if self._bar:
             with contextlib.suppress(OSError):
                 self._bar[0].stop()
-        self._show(self._console, summary_table(summary, dry_run=self._dry_run))
+        self._show(self._console, summary_table(summary, _far(summary), dry_run=self._dry_run))
         if summary.interrupted:
             left = summary.planned - summary.done
-            self._show(
-                self._errors,
-                f"interrupted: {left} of {counted(summary.planned, 'file')} have no outcome"
-                + ("; go on with --resume" if summary.resumable else ""),
-            )
+            why = "there is no room left" if summary.stopped == "disk-full" else summary.stopped
+            # A job in which nothing was begun has left no journal.
+            after = "go on with --resume" if summary.resumable else "begin again"
+            if summary.stopped == "disk-full":
+                after = f"make some, then {after}"
+            self._show(self._errors, f"{why}: {left} of {counted(summary.planned, 'file')} have no outcome; {after}")
 
     def _tell(self, advance: int = 0) -> None:
         """Bring the bar up to date, or write a line once enough time has passed."""
@@ -193,14 +196,23 @@ def _bar(console: Console, states: Sequence[Text]) -> Progress:
     )
 
 
-def summary_table(summary: Summary, *, dry_run: bool = False) -> Table:
-    """Return the summary of a job as a table."""
+def _far(summary: Summary) -> str:
+    """Return how far a job is that was stopped."""
+    condition: Condition = "disk-full" if summary.stopped == "disk-full" else "interrupted"
+    sentence = State(condition, summary.planned, summary.all_found).sentence(summary.done)
+    return sentence.partition(";")[0] if summary.stopped else ""
+
+
+def summary_table(summary: Summary, far: str = "", *, dry_run: bool = False) -> Table:
+    """Return the summary of a job as a table; `far` says how far one is that is not over."""
     title = "What would be done (dry run: nothing was written)" if dry_run else "Summary"
+    title += f" – {far}" if far else ""
     table = Table(show_header=False, title=title, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     counts = ", ".join(f"{summary.files[status]} {status}" for status in ("encoded", "copied", "skipped", "failed"))
-    table.add_row("files", f"{summary.planned}: {counts}")
+    left = summary.planned - summary.done
+    table.add_row("files", f"{summary.planned}: {counts}" + (f", {left} without an outcome" if left > 0 else ""))
     if summary.earlier_files:
         table.add_row("of these", f"{summary.earlier_files} by an earlier run, and unchanged since")
     table.add_row("frames", f"{summary.frames} ({megabytes(summary.pixel_bytes)} of pixels)")

@@ -22,7 +22,7 @@ Status = Literal["encoded", "copied", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 # A longer line would be a record of more than a million frames.
-_LINE_BYTES = 1 << 26
+LINE_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,8 @@ class Summary:
     ----------
     planned, earlier_files : int
         Files found; of these, done by an earlier run of the job.
+    all_found : bool
+        There are no more files than these.
     stopped : str
         Why it ended early: ``"interrupted"``, ``"disk-full"`` or ``"destination-lost"``.
     gpu_unused : str
@@ -190,6 +192,7 @@ class Summary:
     verified_files: int = 0
     seconds: float = 0.0
     planned: int = 0
+    all_found: bool = True
     earlier_files: int = 0
     stopped: str = ""
     gpu_unused: str = ""
@@ -263,11 +266,11 @@ def read_lines(path: Path, notes: list[str] | None = None) -> Iterator[Line]:
     try:
         with open(path, "rb", opener=regular) as stream:
             offset = 0
-            for number, data in enumerate(iter(lambda: stream.readline(_LINE_BYTES), b""), 1):
+            for number, data in enumerate(iter(lambda: stream.readline(LINE_BYTES), b""), 1):
                 ended = data.endswith(b"\n")
                 record = record_of(data)
                 if record is None:
-                    if ended or len(data) == _LINE_BYTES or not _may_be_cut(data, number):
+                    if ended or len(data) == LINE_BYTES or not _may_be_cut(data, number):
                         _demand_report(path, number)
                     if notes is not None:
                         notes.append(f"{path}: line {number} is cut off and left out")

@@ -13,12 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-_NAME = re.compile(r"shard-([0-9]+)-of-([0-9]+)")
+_NAME = re.compile(r"shard-([0-9]{1,9})-of-([0-9]{1,9})")
+
+
+def share_of(journal: Path) -> tuple[int, int] | None:
+    """Return which share of how many a journal is of, or None for that of a whole job."""
+    found = _NAME.fullmatch(journal.stem)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def is_share(journal: Path) -> bool:
     """Whether a journal is that of one share of several."""
-    return _NAME.fullmatch(journal.stem) is not None
+    return share_of(journal) is not None
 
 
 def demand_one_division(journal: Path, manifest: str, is_held: Callable[[Path], bool]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from gpuenc.archive.carried import carry
 from gpuenc.archive.descriptors import files_at_once
-from gpuenc.archive.pool import QUEUED_PER_FILE
+from gpuenc.archive.pool import QUEUED_PER_FILE, demand_plugins
 from gpuenc.archive.transcode import Interrupted
+from gpuenc.errors import JobError
 from gpuenc.gathering import Gathering
-from gpuenc.registry import chain, why_on_cpu
+from gpuenc.registry import why_on_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,12 +37,12 @@ class Threads:
     """
 
     def __init__(self, job: Job) -> None:
-        plugins: list[Plugin] = []
-        # Where nothing can encode, each file's record says so.
-        with contextlib.suppress(ValueError, RuntimeError):
-            plugins = chain(
-                job.target.syntax, job.plugin, device=job.device, device_memory_bytes=job.device_memory_bytes
-            )
+        plugins: Sequence[Plugin] = ()
+        self._problem: JobError | None = None
+        try:
+            plugins = () if job.plugins else demand_plugins(job)
+        except JobError as error:
+            self._problem = error
         self._gathering = Gathering(plugins)
         self._job = job = replace(job, plugins=job.plugins or self._gathering.plugins, jobs=files_at_once(job.jobs))
         self._abort = threading.Event()
@@ -67,7 +67,9 @@ class Threads:
         return why_on_cpu(self._job.target.syntax, self._job.device, self._job.plugin)
 
     def demand_ready(self) -> None:
-        """Nothing has to be waited for."""
+        """Raise what keeps everything from being encoded; there is nothing to wait for."""
+        if self._problem:
+            raise self._problem
 
     def give(self, tasks: Sequence[Task]) -> None:
         """Have tasks done."""

@@ -24,7 +24,7 @@ from gpuenc.plugins import usable_cores
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from gpuenc.archive.findings import Watcher
+    from gpuenc.archive.findings import VerdictWatcher
 
 _QUEUED_PER_THREAD = 8
 
@@ -32,7 +32,7 @@ _QUEUED_PER_THREAD = 8
 def verify(
     source: Path,
     output: Path,
-    watcher: Watcher,
+    watcher: VerdictWatcher,
     *,
     independent: bool = False,
     jobs: int = 0,
@@ -46,7 +46,7 @@ def verify(
     ----------
     source, output : Path
         That exist.
-    watcher : Watcher
+    watcher : VerdictWatcher
         Whom to tell, in the order in which the files were found; what is only in the output comes last.
     independent : bool
         Decode the output with decoders of another code base than encoded it, where there are such.
@@ -67,7 +67,7 @@ def verify(
     def work(item: Item, stopped: threading.Event) -> Finding:
         return compare_pair(item, budget, independent=independent, stop=stopped)
 
-    return run(items, work, watcher, extras=extras, jobs=jobs, stop=stop)
+    return check_all(items, work, watcher, extras=extras, jobs=jobs, stop=stop)
 
 
 def unfit(paths: Sequence[Path], record: Path | None = None) -> str:
@@ -101,10 +101,10 @@ def unfit(paths: Sequence[Path], record: Path | None = None) -> str:
     return ""
 
 
-def run[Given](
+def check_all[Given](
     items: list[Given],
     work: Callable[[Given, threading.Event], Finding],
-    watcher: Watcher,
+    watcher: VerdictWatcher,
     *,
     extras: Iterable[Finding] = (),
     jobs: int = 0,

@@ -18,10 +18,11 @@ from gpuenc.archive.budget import FILES_BEYOND_CORES, file_threads
 from gpuenc.archive.carried import carry
 from gpuenc.archive.descriptors import files_at_once, raise_limit
 from gpuenc.archive.locks import worker_of
+from gpuenc.archive.pool import demand_plugins
 from gpuenc.archive.transcode import Interrupted
-from gpuenc.errors import EncodeFailed, GpuencError, InvalidOption
+from gpuenc.errors import JobError
 from gpuenc.gathering import Gathering
-from gpuenc.registry import chain, why_on_cpu
+from gpuenc.registry import why_on_cpu
 
 if TYPE_CHECKING:
     from gpuenc.archive.pool import Task
@@ -61,15 +62,9 @@ class _Worker:
     def run(self) -> None:
         job = self._job
         try:
-            plugins = chain(
-                job.target.syntax, job.plugin, device=job.device, device_memory_bytes=job.device_memory_bytes
-            )
-        except GpuencError as error:
+            plugins = demand_plugins(job)
+        except JobError as error:
             return self._say("refused", error.code, str(error))
-        except ValueError as error:
-            return self._say("refused", InvalidOption.code, str(error))
-        except RuntimeError as error:
-            return self._say("refused", EncodeFailed.code, str(error))
         # Not closed: this process ends without waiting for anyone.
         shared = Gathering(plugins).plugins
         at_once = job.jobs

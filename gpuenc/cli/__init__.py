@@ -15,18 +15,18 @@ from gpuenc.cli import about, bench, reports, verify
 from gpuenc.cli import plan as planning
 from gpuenc.cli import shards as sharding
 from gpuenc.cli import transcode as transcoding
-from gpuenc.cli.terminal import Exit, console, flush_quietly
+from gpuenc.cli.terminal import EPILOG, Exit, console, flush_quietly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.command()(transcoding.transcode)
-app.command()(planning.plan)
-app.command()(verify.verify)
-app.command()(reports.report)
-app.command("merge-reports")(reports.merge_reports)
-app.command()(sharding.shards)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, epilog=EPILOG)
+app.command(epilog=EPILOG)(transcoding.transcode)
+app.command(epilog=EPILOG)(planning.plan)
+app.command(epilog=EPILOG)(verify.verify)
+app.command(epilog=EPILOG)(reports.report)
+app.command("merge-reports", epilog=EPILOG)(reports.merge_reports)
+app.command(epilog=EPILOG)(sharding.shards)
 app.command()(bench.bench)
 app.command()(about.syntaxes)
 app.command()(about.doctor)

@@ -8,10 +8,11 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, cast
 
+from gpuenc.cli.options import LossySources, OutOfRange
 from gpuenc.cli.terminal import Exit, errors, give_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -58,7 +59,43 @@ def verification_of(text: str) -> tuple[Verify, float]:
     return "all", float(share[1]) / 100
 
 
-def place_of(
+def job_of(
+    sources: Sequence[Path] | None,
+    output: Path | None,
+    target: Target,
+    *,
+    plugin: str,
+    verify: str,
+    lossy_sources: LossySources,
+    out_of_range: OutOfRange,
+    extended_offsets: bool,
+    overwrite: bool,
+    in_place: bool,
+    backup: Path | None,
+    no_backup: bool,
+) -> Job:
+    """Return the job that these options ask for, without what the machine gives it; end with 2 where they are wrong."""
+    from gpuenc.archive.request import Job
+
+    found = tuple(sources or ())
+    how_to_verify, verify_share = verification_of(verify)
+    return Job(
+        sources=found,
+        destination=_destination_of(found, output, in_place=in_place, backup=backup, no_backup=no_backup),
+        target=target,
+        plugin=plugin,
+        verify=how_to_verify,
+        verify_share=verify_share,
+        keep_lossy=lossy_sources is LossySources.KEEP,
+        whole_cells=out_of_range is OutOfRange.WHOLE_CELLS,
+        extended_offsets=extended_offsets,
+        overwrite=overwrite,
+        in_place=in_place,
+        backup=backup,
+    )
+
+
+def _destination_of(
     sources: tuple[Path, ...], output: Path | None, *, in_place: bool, backup: Path | None, no_backup: bool
 ) -> Path:
     """Return the folder of the outputs, or, for replaced sources, of the journal; end with 2 for a contradiction."""
@@ -154,8 +191,6 @@ def demand_job(job: Job) -> None:
             "--in-place needs its outputs on the disk before it replaces anything: leave out --durability none",
             Exit.USAGE,
         )
-    if not job.workers and not job.cluster:
-        _demand_plugin(job)
     if os.path.lexists(job.destination) and not os.path.isdir(job.destination):
         give_up(f"{job.destination} is not a folder", Exit.USAGE)
 
@@ -188,18 +223,6 @@ def _demand_sources(job: Job) -> None:
             give_up(f"{output} is a source, and sources are never changed: choose another --output", Exit.USAGE)
 
 
-def _demand_plugin(job: Job) -> None:
-    """Stop with 2 for a label that is not there, with 4 where nothing can encode or a GPU is missing."""
-    from gpuenc.registry import chain
-
-    try:
-        chain(job.target.syntax, job.plugin, device=job.device)
-    except ValueError as error:
-        give_up(str(error), Exit.USAGE)
-    except RuntimeError as error:
-        give_up(str(error), Exit.ENVIRONMENT)
-
-
 # What follows the source in a line of a report: `transcode`'s and `verify`'s replace their own kind.
 _SECOND = {"job": b"status", "verification": b"output"}
 _FIRST = re.compile(rb'\{"source": "(?:[^"\\]|\\.)*", "(\w+)"')
@@ -209,9 +232,13 @@ _LONGEST_PATH_BYTES = 1 << 15
 
 @contextlib.contextmanager
 def report_at(
-    path: Path | None, output: Path | None = None, *, kind: Literal["job", "verification"] = "job"
+    path: Path | None,
+    output: Path | None = None,
+    *,
+    kind: Literal["job", "verification"] = "job",
+    dry_run: bool = False,
 ) -> Iterator[ReportFile | None]:
-    """Open a report; end with 2 for a file that is none of its kind, with 4 where it cannot be written."""
+    """Open a report; end with 2 for a file of another kind, or that is not to be lost, with 4 for one it cannot."""
     from gpuenc.archive.folders import make_folders
     from gpuenc.archive.report import ReportFile
     from gpuenc.dicom.regular import regular, waiting_for_nobody
@@ -227,6 +254,8 @@ def report_at(
                 give_up(f"{path} exists and is no report; it is left as it is", Exit.USAGE)
             if (found := _FIRST.match(begins)) and found[1] != _SECOND[kind]:
                 give_up(f"{path} exists and is no report of a {kind}; it is left as it is", Exit.USAGE)
+            if dry_run and begins:
+                give_up(f"{path} is a report, and a dry run replaces none: choose another name", Exit.USAGE)
         if output is not None and path.absolute().is_relative_to(output.absolute()):
             make_folders(path.parent)  # as the job would a little later
         stream = open(path, "ab", buffering=0, opener=waiting_for_nobody)  # noqa: SIM115 - emptied when the job begins

@@ -168,11 +168,12 @@ Metrics = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the job that was interrupted.")]
 InPlace = Annotated[
-    bool, typer.Option("--in-place", help="Replace the sources by their verified outputs; needs --backup.")
+    bool,
+    typer.Option("--in-place", help="Replace the sources by their verified outputs; needs --backup or --no-backup."),
 ]
 Backup = Annotated[Path | None, typer.Option("--backup", help="With --in-place: keep the originals in this folder.")]
 NoBackup = Annotated[bool, typer.Option("--no-backup", help="With --in-place: keep no originals.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing but the --report.")]
 ManifestToDo = Annotated[
     Path | None,
     typer.Option("--manifest", help="Do what `gpuenc plan` has written here, instead of SRC, --output and --to."),

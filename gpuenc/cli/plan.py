@@ -12,9 +12,9 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from gpuenc.cli import options as given
-from gpuenc.cli.jobs import demand_job, output_of, place_of, target_of, verification_of, with_resources
+from gpuenc.cli.jobs import demand_job, job_of, output_of, target_of, with_resources
 from gpuenc.cli.options import LossySources, OutOfRange
-from gpuenc.cli.terminal import Exit, give_up, show, stop_on_signals
+from gpuenc.cli.terminal import Exit, give_up, show, stop_on_signals, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,34 +50,26 @@ def plan(
     """Say what `gpuenc transcode` would do, and write it down for machines that share it out among themselves."""
     with stop_on_signals() as stop:
         from gpuenc.archive.plan import plan as make_plan
-        from gpuenc.archive.request import Job
-        from gpuenc.errors import JobError
 
-        found = tuple(sources or ())
-        how_to_verify, verify_share = verification_of(verify)
-        job = Job(
-            sources=found,
-            destination=place_of(found, output_of(output, stow), in_place=in_place, backup=backup, no_backup=no_backup),
-            target=target_of(to, quality, psnr, ratio, near, lossless),
+        job = job_of(
+            sources,
+            output_of(output, stow),
+            target_of(to, quality, psnr, ratio, near, lossless),
             plugin=plugin,
-            verify=how_to_verify,
-            verify_share=verify_share,
-            keep_lossy=lossy_sources is LossySources.KEEP,
-            whole_cells=out_of_range is OutOfRange.WHOLE_CELLS,
+            verify=verify,
+            lossy_sources=lossy_sources,
+            out_of_range=out_of_range,
             extended_offsets=extended_offsets,
             overwrite=overwrite,
             in_place=in_place,
             backup=backup,
-            report=manifest,
-            dry_run=True,
-        ).absolute()
+            no_backup=no_backup,
+        )
+        job = replace(job.absolute(), report=manifest, dry_run=True)
         job = with_resources(job, jobs=jobs, workers=workers, memory=0, reserve=0)
         demand_job(job)
-        with _manifest_at(manifest, job) as writer:
-            try:
-                made = make_plan(job, stop, writer)
-            except JobError as error:
-                give_up(str(error), Exit.USAGE if error.code == "invalid-option" else Exit.ENVIRONMENT)
+        with _manifest_at(manifest, job) as writer, told():
+            made = make_plan(job, stop, writer)
         show(_table(made, writer))
     if made.summary.stopped:
         raise typer.Exit(Exit.INTERRUPTED)

@@ -11,16 +11,33 @@ from gpuenc.cli.terminal import Exit, console, errors, told
 
 
 def report(
-    job: Annotated[Path, typer.Argument(help="What `--report` wrote, or the output folder of a job.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The page; another report page is replaced.")],
+    job: Annotated[
+        Path, typer.Argument(help="What `--report` wrote, or the output folder of a job, or of its shards.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Make one HTML page, which needs nothing else; another one is replaced."),
+    ] = None,
 ) -> None:
-    """Make one HTML page of a job's report, which needs no network and no other file."""
+    """Say what has become of a job's files so far, here or as a page, also while the job is at work."""
+    from gpuenc.archive.outcomes import Outcomes
     from gpuenc.archive.page import make_page
-    from gpuenc.archive.progress import visible
+    from gpuenc.archive.progress import summary_table, visible
 
     with told():
-        _, notes = make_page(job, output)
-    for note in notes:
+        if output:
+            tally, outcomes = make_page(job, output)
+            done = tally.files
+        else:
+            outcomes = Outcomes(job)
+            summary = outcomes.summary()
+            done = summary.done
+    far = outcomes.state.sentence(done)
+    if not output:
+        console.print(summary_table(summary, far))
+    elif far:
+        console.print(far, soft_wrap=True)
+    for note in outcomes.notes:
         errors.print(f"gpuenc: {visible(note)}")
 
 
@@ -28,7 +45,11 @@ def merge_reports(
     reports: Annotated[list[Path], typer.Argument(help="Reports, such as those of a job's shards.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The joined report; another report is replaced.")],
     manifest: Annotated[
-        Path | None, typer.Option("--manifest", help="What `gpuenc plan` wrote: say which of its files are missing.")
+        Path | None,
+        typer.Option(
+            "--manifest",
+            help="What `gpuenc plan` wrote: say which of its files are missing; if none, bring DICOMDIRs up to date.",
+        ),
     ] = None,
 ) -> None:
     """Join reports into one with each source once; fail where outcomes contradict each other or are missing."""
@@ -37,7 +58,8 @@ def merge_reports(
     from gpuenc.archive.progress import show_merge
 
     with told():
-        expected = Manifest(manifest).sources() if manifest else None
-        merged = merge.merge_reports(reports, output, expected)
+        of = Manifest(manifest) if manifest else None
+        outputs = of.job.destination if of and not of.job.in_place else None
+        merged = merge.merge_reports(reports, output, of.sources() if of else None, outputs=outputs)
     show_merge(merged, console, errors)
     raise typer.Exit(Exit.SOME_FAILED if merged.conflicts or merged.missing else Exit.OK)

@@ -47,6 +47,30 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+EXIT_MEANS = {
+    Exit.OK: "all well",
+    Exit.SOME_FAILED: "some files failed, differ, are missing, or have outcomes at odds",
+    Exit.USAGE: "what was asked for is wrong, or at odds with what is there: options, a manifest, a report, a journal",
+    Exit.NO_INPUT: "there is no input, or it cannot be read",
+    Exit.ENVIRONMENT: "the environment lacks something: a plug-in, a GPU, room, permission",
+    Exit.INTERRUPTED: "interrupted",
+}
+EPILOG = f"Exit codes: {'; '.join(f'{code:d} {means}' for code, means in EXIT_MEANS.items())}."
+
+# What errors by their codes mean for the caller; those that are not here are the machine's: ENVIRONMENT.
+_OF_CODES = {
+    "unreconciled": Exit.SOME_FAILED,
+    "invalid-option": Exit.USAGE,
+    "journal-differs": Exit.USAGE,
+    "journal-missing": Exit.USAGE,
+    "journal-unfinished": Exit.USAGE,
+    "manifest-wrong": Exit.USAGE,
+    "not-a-report": Exit.USAGE,
+    "unknown-syntax": Exit.USAGE,
+    "unreadable-source": Exit.NO_INPUT,
+}
+
+
 def show(table: Table) -> None:
     """Print a table; whoever reads it from a pipe wants no lines broken."""
     wide = console if console.is_terminal else Terminal(width=240, markup=False, highlight=False)
@@ -64,14 +88,12 @@ def give_up(message: str, code: Exit) -> NoReturn:
 @contextlib.contextmanager
 def told() -> Iterator[None]:
     """Turn what cannot be done into a line and an exit code."""
-    from gpuenc.errors import DestinationError, GpuencError
+    from gpuenc.errors import GpuencError
 
     try:
         yield
-    except DestinationError as error:
-        give_up(str(error), Exit.ENVIRONMENT)
     except GpuencError as error:
-        give_up(str(error), Exit.NO_INPUT if error.code == "unreadable-source" else Exit.USAGE)
+        give_up(str(error), _OF_CODES.get(error.code, Exit.ENVIRONMENT))
 
 
 @contextlib.contextmanager

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from gpuenc.cli import options as given
-from gpuenc.cli.jobs import (
-    demand_job,
-    home_of,
-    output_of,
-    place_of,
-    report_at,
-    target_of,
-    verification_of,
-    with_resources,
-)
+from gpuenc.cli.jobs import demand_job, home_of, job_of, output_of, report_at, target_of, with_resources
 from gpuenc.cli.options import Durability, LossySources, OutOfRange
 from gpuenc.cli.terminal import Exit, console, errors, give_up, stop_on_signals, told
 
@@ -31,17 +22,6 @@ if TYPE_CHECKING:
     from gpuenc.archive.request import Job
     from gpuenc.archive.scan import Item
     from gpuenc.archive.watcher import Watcher
-
-
-# What is wrong with what was asked for, and what did not come out right; the rest is the machine's.
-_EXITS = {
-    "invalid-option": Exit.USAGE,
-    "journal-differs": Exit.USAGE,
-    "journal-missing": Exit.USAGE,
-    "journal-unfinished": Exit.USAGE,
-    "manifest-wrong": Exit.USAGE,
-    "unreconciled": Exit.SOME_FAILED,
-}
 
 
 # What a manifest has decided.
@@ -103,7 +83,6 @@ def transcode(
     """Re-encode files and folders of DICOM files. Sources are never changed, unless --in-place asks for it."""
     with stop_on_signals() as stop:
         from gpuenc.archive.journal import place_of as journal_of
-        from gpuenc.archive.request import Job
 
         if manifest:
             given_too = [name for name in _OF_MANIFEST if _is_typed(context, name)]
@@ -114,27 +93,20 @@ def transcode(
         else:
             if shard:
                 give_up("--shard belongs to --manifest", Exit.USAGE)
-            found = tuple(sources or ())
-            how_to_verify, verify_share = verification_of(verify)
-            job, items, name = (
-                Job(
-                    sources=found,
-                    destination=place_of(
-                        found, output_of(output, stow), in_place=in_place, backup=backup, no_backup=no_backup
-                    ),
-                    target=target_of(to, quality, psnr, ratio, near, lossless),
-                    plugin=plugin,
-                    verify=how_to_verify,
-                    verify_share=verify_share,
-                    keep_lossy=lossy_sources is LossySources.KEEP,
-                    whole_cells=out_of_range is OutOfRange.WHOLE_CELLS,
-                    extended_offsets=extended_offsets,
-                    overwrite=overwrite,
-                    in_place=in_place,
-                    backup=backup,
-                ),
-                None,
-                "journal",
+            items, name = None, "journal"
+            job = job_of(
+                sources,
+                output_of(output, stow),
+                target_of(to, quality, psnr, ratio, near, lossless),
+                plugin=plugin,
+                verify=verify,
+                lossy_sources=lossy_sources,
+                out_of_range=out_of_range,
+                extended_offsets=extended_offsets,
+                overwrite=overwrite,
+                in_place=in_place,
+                backup=backup,
+                no_backup=no_backup,
             )
         job = replace(
             job,
@@ -160,14 +132,11 @@ def _is_typed(context: typer.Context, name: str) -> bool:
 def _share_of(path: Path, shard: str) -> tuple[Job, Iterable[Item], str]:
     """Return the job of a manifest, the files of a share, and what its journal is called."""
     from gpuenc.archive.manifest import Manifest, Share
-    from gpuenc.errors import GpuencError
 
-    try:
+    with told():
         share = Share.of(shard) if shard else Share()
         manifest = Manifest(path)
         job = replace(manifest.job, manifest=manifest.digest())
-    except GpuencError as error:
-        give_up(str(error), Exit.USAGE)
     return job, manifest.items(share), share.name
 
 
@@ -175,19 +144,16 @@ def _run(job: Job, items: Iterable[Item] | None, stop: threading.Event, metrics:
     from gpuenc.archive.job import run
     from gpuenc.archive.progress import Display
     from gpuenc.archive.watcher import Several
-    from gpuenc.errors import JobError
 
-    with report_at(job.report, job.destination) as report_file, contextlib.ExitStack() as stack:
+    with report_at(job.report, job.destination, dry_run=job.dry_run) as report_file, contextlib.ExitStack() as stack:
         watcher: Watcher = Display(console, errors, report_file, dry_run=job.dry_run)
         if metrics:
             from gpuenc.archive.metrics import metrics_watcher
 
             with told():
                 watcher = Several(watcher, stack.enter_context(metrics_watcher(metrics)))
-        try:
+        with told():
             summary = run(job, watcher, stop, items)
-        except JobError as error:
-            give_up(str(error), _EXITS.get(error.code, Exit.ENVIRONMENT))
         if report_file and report_file.problem and not summary.stopped:
             give_up(f"the report {job.report} is not complete: {report_file.problem}", Exit.ENVIRONMENT)
     return summary
@@ -195,9 +161,7 @@ def _run(job: Job, items: Iterable[Item] | None, stop: threading.Event, metrics:
 
 def _end(summary: Summary, *, may_be_empty: bool) -> NoReturn:
     if summary.stopped == "disk-full":
-        # A job that had no room for its first file has left no journal.
-        how = "go on with --resume" if summary.resumable else "begin again"
-        give_up(f"there is no room left: make some, then {how}", Exit.ENVIRONMENT)
+        raise typer.Exit(Exit.ENVIRONMENT)
     if summary.stopped == "destination-lost":
         give_up(
             "the output folder, or the journal in it, was removed, moved or replaced while the job was at work; what "

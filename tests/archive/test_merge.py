@@ -210,4 +210,6 @@ def test_hostile_names_are_only_names(tmp_path):
     names = ["a'; DROP TABLE outcome; --", "\udcff", "\ud800", "nul\0", "", "\n", "A", "a", "é", "e\u0301"]
     found, written = merged(tmp_path, [Record(name, "copied") for name in names], expected=names)
     assert ([record.source for record in written], found.missing, found.unexpected) == (names, 0, 0)
-    assert all(json.loads(line) for line in (tmp_path / "all.jsonl").read_bytes().splitlines())
+    lines = (tmp_path / "all.jsonl").read_bytes().split(b"\n")
+    assert [json.loads(line)["source"] for line in lines[:-1]] == names
+    assert lines[-1] == b""

@@ -154,7 +154,7 @@ def test_times_that_are_none_are_left_out():
     for finished_s in (0.0, 5e11, 3.0, 9e10):
         line.add(Record("a", "encoded", finished_s=finished_s))
     assert (line.untimed, len(line.bins)) == (2, 2)
-    html = page_of([Record("a", "encoded", seconds=2.0), Record("b", "encoded", finished_s=1e9)])
+    html = page_of([Record("a", "encoded", seconds=2.0), *(Record("b", "encoded", finished_s=at) for at in (1e9, 2e9))])
     assert "1 file without a time" in html
     assert "Over time" not in page_of([Record("a", "encoded", seconds=2.0)])
 
@@ -262,9 +262,9 @@ def test_long_names_are_cut():
 def test_page_from_a_report(tmp_path):
     report = write_report(tmp_path / "r.jsonl", SOME[:100])
     report.write_bytes(report.read_bytes() + b'{"source": "cut')
-    found, notes = make_page(report, tmp_path / "p.html", {"Target": HTJ2K})
+    found, outcomes = make_page(report, tmp_path / "p.html", {"Target": HTJ2K})
     html = (tmp_path / "p.html").read_text(encoding="utf-8")
-    assert (found.files, len(notes)) == (100, 1)
+    assert (found.files, len(outcomes.notes)) == (100, 1)
     assert int(Page(html).tiles["Files"]) == 100
     assert "line 101 is cut off" in html
     before = html

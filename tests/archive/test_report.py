@@ -137,7 +137,7 @@ def test_other_files_are_not_reports_without_an_end_either(tmp_path):
 
 
 def test_a_line_without_end_is_not_read_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("gpuenc.archive.report._LINE_BYTES", 100)
+    monkeypatch.setattr("gpuenc.archive.report.LINE_BYTES", 100)
     (tmp_path / "r.jsonl").write_bytes(ReportFile.BEGINNING + b'"' + b"x" * 1000)
     with pytest.raises(SourceError, match="is no report"):
         list(read_records(tmp_path / "r.jsonl"))

@@ -224,8 +224,8 @@ def test_a_description_that_makes_other_pixels_is_a_difference(pair, change, sai
     source, output = pair
     changed(output, change)
     finding = one(source, output)
-    assert finding.verdict in ("differs", "unreadable")
-    assert said in finding.message or finding.reason == "wrong-length"
+    assert finding.verdict == ("unreadable" if said == "High Bit" else "differs")
+    assert said in finding.message
 
 
 def test_an_overlay_that_was_lost_is_found(tmp_path, odd):
@@ -324,7 +324,8 @@ def test_copies_have_to_be_equal_byte_for_byte(tmp_path):
         data = path.read_bytes()
         path.write_bytes(data.replace(b"SECRET^PATIENT", b"SECRET^OTHERS!", 1) if b"SECRET" in data else data + b"\0\0")
         (finding,) = (each for each in found(folder, tmp_path / "out")[0] if each.source.endswith(name))
-        assert finding.verdict != "equal" or name == "lossy.dcm"
+        # Of an image the samples and elements count, and not two zeros behind them.
+        assert (finding.verdict, finding.identical) == ("equal" if name == "lossy.dcm" else "differs", False)
         path.write_bytes(data)
 
 

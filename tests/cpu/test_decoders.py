@@ -2,6 +2,7 @@
 
 import tracemalloc
 import zlib
+from dataclasses import replace
 
 import imagecodecs
 import numpy as np
@@ -549,19 +550,20 @@ class TestDamagedJpegData:
         )
 
     def test_restart_markers_are_none_of_that(self, syntax):
-        uid, fmt, codestream = self.jpeg(syntax)
-        if syntax == ".4.50":
-            fmt, codestream = FrameFormat(8, 16, 1, 8, 8, False, "MONOCHROME2"), restarted(codestream)
-        decode(uid, codestream, fmt)
-
-
-def restarted(codestream):
-    """Return a flat JPEG of two blocks with a restart interval of one (T.81 B.2.4.4)."""
-    flat = bytes(imagecodecs.jpeg8_encode(np.full((8, 8), 128, np.uint8)))
-    sof, sos = flat.index(b"\xff\xc0"), flat.index(b"\xff\xda")
-    data = flat[sos + 10 : -2]
-    wide = flat[: sof + 7] + b"\0\x10" + flat[sof + 9 : sos]
-    return wide + b"\xff\xdd\0\4\0\1" + flat[sos : sos + 10] + data + b"\xff\xd0" + data + b"\xff\xd9"
+        """The same rows twice, as two restart intervals (T.81 B.2.4.4): of a block, or of eight lines."""
+        fmt, options = DAMAGED[syntax]
+        one = np.full((8, 8), 77, f"u{fmt.bits_allocated // 8}")
+        codestream = bytes(imagecodecs.jpeg8_encode(one, **options))
+        sof, sos = codestream.index(b"\xff\xc3" if options else b"\xff\xc0"), codestream.index(b"\xff\xda")
+        interval = b"\xff\xdd\0\4" + (64 if options else 1).to_bytes(2)
+        data, header = codestream[self.scan(codestream) : -2], codestream[sos : self.scan(codestream)]
+        tall = codestream[: sof + 5] + b"\0\x10" + codestream[sof + 7 : sos] + interval + header
+        twice = tall + data + b"\xff\xd0" + data + b"\xff\xd9"
+        fmt = replace(fmt, rows=16, columns=8)
+        decoded = decode("1.2.840.10008.1.2" + syntax, twice, fmt)
+        np.testing.assert_array_equal(decoded, np.concatenate([one, one]))
+        with pytest.raises(DecodeFailed, match="marker"):
+            decode("1.2.840.10008.1.2" + syntax, twice.replace(interval, b""), fmt)
 
 
 def test_fewer_bits_of_another_sign_have_no_meaning():

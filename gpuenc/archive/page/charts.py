@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _WIDTH, _HEIGHT = 560, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 20, 12, 32
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 34, 12, 32
 _PLOT_WIDTH, _PLOT_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 # Width of a letter at the largest size in which labels are shown.
 _LETTER = 9.4

@@ -11,7 +11,7 @@ import hashlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Protocol
 
-from gpuenc.archive.journal import records_at
+from gpuenc.archive.outcomes import Outcomes, State
 from gpuenc.archive.page.markup import text
 from gpuenc.archive.page.sections import body
 from gpuenc.archive.page.tally import Tally
@@ -37,7 +37,7 @@ class Writer(Protocol):
         """Write text."""
 
 
-def write_page(records: Iterable[Record], about: Mapping[str, str], out: Writer) -> Tally:
+def write_page(records: Iterable[Record], about: Mapping[str, str], out: Writer, state: State | None = None) -> Tally:
     """Write one page about a job.
 
     Any number of records takes the memory of about ten thousand: tables are cut, and say so.
@@ -50,6 +50,8 @@ def write_page(records: Iterable[Record], about: Mapping[str, str], out: Writer)
         What the page says of the job at its top, in this order, such as its target and its command.
     out : text file
         In UTF-8; what is written to it can be printed, whatever the names of files hold.
+    state : State, optional
+        How far the job is; by default, nobody knows.
 
     Returns
     -------
@@ -57,11 +59,11 @@ def write_page(records: Iterable[Record], about: Mapping[str, str], out: Writer)
         What the page shows.
     """
     tally = Tally.of(records)
-    _write(tally, about, out)
+    _write(tally, about, out, state or State())
     return tally
 
 
-def _write(tally: Tally, about: Mapping[str, str], out: Writer) -> None:
+def _write(tally: Tally, about: Mapping[str, str], out: Writer, state: State) -> None:
     style, script = _asset("page.css"), _asset("page.js")
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'"
     out.write(BEGINNING)
@@ -70,21 +72,21 @@ def _write(tally: Tally, about: Mapping[str, str], out: Writer) -> None:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}; form-action \'none\'">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="referrer" content="no-referrer">\n<meta name="generator" content="gpuenc">\n'
-        f'<link rel="icon" href="data:,">\n<title>gpuenc report: {text(_title(tally))}</title>\n'
+        f'<link rel="icon" href="data:,">\n<title>gpuenc report: {text(_title(tally, state))}</title>\n'
         f"<style>{style}</style>\n</head>\n<body>\n"
     )
-    for piece in body(tally, about):
+    for piece in body(tally, about, state):
         out.write(piece)
     out.write(f"<script>{script}</script>\n</body>\n</html>\n")
 
 
-def make_page(job: Path, output: Path, about: Mapping[str, str] | None = None) -> tuple[Tally, list[str]]:
-    """Read a job's report and write its page, which appears as a whole or not at all.
+def make_page(job: Path, output: Path, about: Mapping[str, str] | None = None) -> tuple[Tally, Outcomes]:
+    """Read what a job has recorded and write its page, which appears as a whole or not at all.
 
     Parameters
     ----------
     job : Path
-        What `--report` wrote, a job's journal, or the folder of its outputs.
+        As for `Outcomes`.
     output : Path
         Name of the page; a page of another run is replaced, anything else is not.
     about : mapping of str to str, optional
@@ -94,26 +96,26 @@ def make_page(job: Path, output: Path, about: Mapping[str, str] | None = None) -
     -------
     Tally
         What the page shows.
-    list of str
-        What was left out of it, a line each.
+    Outcomes
+        Whose: with the job's state, and what was left out.
 
     Raises
     ------
-    SourceError
-        The report cannot be read, or is none.
+    SourceError, JobError
+        As `Outcomes`.
     InvalidOption
         `output` is something else than such a page.
     DestinationError
         It cannot be written.
     """
     _demand_page(output)
-    notes: list[str] = []
-    tally = Tally.of(records_at(job, notes))
+    outcomes = Outcomes(job)
+    tally, notes = Tally.of(outcomes), outcomes.notes
     told = {"Report": str(job), **(about or {}), **({"Left out": "; ".join(notes)} if notes else {})}
     with AtomicFile(output, overwrite=True) as new, new.errors():
-        _write(tally, told, _Utf8(new.file))
+        _write(tally, told, _Utf8(new.file), outcomes.state)
         new.publish()
-    return tally, notes
+    return tally, outcomes
 
 
 class _Utf8:
@@ -139,9 +141,10 @@ def _demand_page(output: Path) -> None:
         raise InvalidOption(f"{output} exists and is no report page; it is left as it is")
 
 
-def _title(tally: Tally) -> str:
+def _title(tally: Tally, state: State) -> str:
     failed = tally.total.files["failed"]
-    return f"{tally.files:,} files" + (f", {failed:,} failed" if failed else "")
+    far = state.sentence(tally.files).partition(":")[0]
+    return (f"{far}, " if far else "") + f"{tally.files:,} files" + (f", {failed:,} failed" if failed else "")
 
 
 def _asset(name: str) -> str:

@@ -30,6 +30,7 @@ from gpuenc.errors import CODES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from gpuenc.archive.outcomes import State
     from gpuenc.archive.page.tally import Share, Tally
 
 _STATUS_MEANS = {
@@ -38,12 +39,14 @@ _STATUS_MEANS = {
     "skipped": "left out on purpose",
     "failed": "no new output; reasons below",
 }
+# Fewer bars than this are blocks, not a histogram.
+_CLASSES = 6
 _ORDER: dict[str, int] = {status: number for number, status in enumerate(STATUSES)}
 
 
-def body(tally: Tally, about: Mapping[str, str]) -> Iterator[str]:
+def body(tally: Tally, about: Mapping[str, str], state: State) -> Iterator[str]:
     """Yield the page's body in pieces."""
-    yield from _header(tally, about)
+    yield from _header(tally, about, state)
     yield "<main>\n"
     yield from _totals(tally)
     if not tally.files:
@@ -61,17 +64,25 @@ def body(tally: Tally, about: Mapping[str, str]) -> Iterator[str]:
     yield "times of day are UTC. This page loads nothing and sends nothing.</p></footer>\n"
 
 
-def _header(tally: Tally, about: Mapping[str, str]) -> Iterator[str]:
+def _header(tally: Tally, about: Mapping[str, str], state: State) -> Iterator[str]:
     failed = tally.total.files["failed"]
     yield '<a class="skip" href="#totals">Skip to the totals</a>\n<header><h1>Compression report</h1>\n'
+    far = state.sentence(tally.files)
+    if far:
+        yield f'<p class="verdict open" id="state">{text(f"… {far[0].upper()}{far[1:]}.")}</p>\n'
     if not tally.files:
         yield '<p class="verdict bad">The report holds no file.</p>\n'
     elif failed:
         rest = f"the other {_counted(tally.files - failed, 'file')} have an output or were left out on purpose"
         yield f'<p class="verdict bad">✗ {text(_counted(failed, "file"))} failed; {text(rest)}.</p>\n'
     else:
-        yield f'<p class="verdict good">✓ No failures among {text(_counted(tally.files, "file"))}.</p>\n'
+        so_far = " so far" if far else ""
+        yield f'<p class="verdict good">✓ No failures{so_far} among {text(_counted(tally.files, "file"))}.</p>\n'
     lines = dict(about)
+    if state.condition == "unknown":
+        lines["State"] = "not known here: the job's journal is not beside its outputs, or is that of a later job"
+    elif not far:
+        lines["State"] = "finished: every file found has its outcome"
     if tally.timeline.bins:
         first, last = tally.timeline.first_s, tally.timeline.last_s
         lines["Time"] = f"{charts.moment(first)} to {charts.moment(last)} UTC"
@@ -129,7 +140,7 @@ def _tile(name: str, cell: Cell, told: str, colour: str = "") -> str:
 
 def _over_time(tally: Tally) -> Iterator[str]:
     line = tally.timeline
-    if not line.bins:
+    if len(line.bins) < 2:  # a single bar says nothing that the totals do not say
         return
     yield section("time", "Over time")
     numbers = range(min(line.bins), max(line.bins) + 1)
@@ -235,18 +246,26 @@ def _histograms(tally: Tally) -> Iterator[str]:
 def _histogram(
     title: str, unit: str, edges: Sequence[float], counts: Sequence[int], says: Callable[[float], str]
 ) -> Iterator[str]:
-    held = [at for at, number in enumerate(counts) if number]
-    shown = range(held[0], held[-1] + 1)
+    shown = _shown(counts)
     numbers = [counts[at] for at in shown]
     yield f'<div class="chart"><h3>{text(title)}</h3>'
     series = [charts.Series(unit, "encoded", numbers)]
     labels = [_class(edges, at, says) for at in shown]
-    ends = [*(edges[at] for at in shown), *edges[held[-1] + 1 : held[-1] + 2]]
+    ends = [*(edges[at] for at in shown), *edges[shown.stop : shown.stop + 1]]
     yield charts.bars(f"{title}: {unit}", series, labels, charts.plain, edges=list(map(says, ends)))
     yield "<details><summary>Numbers</summary>"
     rows = ([words(label), whole(number)] for label, number in zip(labels, numbers, strict=True))
     yield from table([Column(title.lower()), Column(unit, "number")], rows, name=title)
     yield "</details></div>"
+
+
+def _shown(counts: Sequence[int]) -> range:
+    """Return the classes from the first to the last that holds something, and some beside them where these are few."""
+    held = [at for at, number in enumerate(counts) if number]
+    first, last = held[0], held[-1]
+    while last - first + 1 < _CLASSES:
+        first, last = max(0, first - 1), min(len(counts) - 1, last + 1)
+    return range(first, last + 1)
 
 
 def _class(edges: Sequence[float], at: int, says: Callable[[float], str]) -> str:

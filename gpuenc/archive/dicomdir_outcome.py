@@ -1,7 +1,12 @@
-"""The DICOMDIRs of a job: they say what other files are, so they are brought up to date when all of these are done."""
+"""What becomes of a job's DICOMDIRs: they say what other files are, so they are brought up to date after all of these.
+
+Of a job that is shared out no machine knows when that is, so its shards leave their copies to whoever joins their
+reports.
+"""
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +33,7 @@ def brought_up_to_date(record: Record, job: Job) -> Record:
 
     Where that cannot be done, or would change a source, the copy is as it was, and the outcome says that it is stale.
     """
-    from gpuenc.archive.dicomdir import is_dicomdir, rebuild
+    from gpuenc.archive.dicomdir import is_dicomdir
 
     source, destination = Path(record.source), Path(record.destination)
     if is_remote(source) or is_remote(destination):
@@ -39,10 +44,37 @@ def brought_up_to_date(record: Record, job: Job) -> Record:
         message = "it may say of its files what they were before they were replaced"
         return replace(record, reason="dicomdir-stale", message=message)
     if job.journal and is_share(job.journal):
-        message = "files that it names may be other shards', which may not be done yet"
+        message = "files that it names may be other shards': `gpuenc merge-reports --manifest` brings it up to date"
         return replace(record, reason="dicomdir-stale", message=message)
+    return _rebuilt(record, source, destination, fsync=job.durability != "none")
+
+
+def completed(record: Record, outputs: Path) -> Record:
+    """Return the outcome of a DICOMDIR that a shard left as it was, now that all files of the job have theirs.
+
+    Parameters
+    ----------
+    record : Record
+        What the shard's report says of it; any other is returned as it is.
+    outputs : Path
+        The folder of the job's outputs, outside of which nothing is changed whatever a report says.
+    """
+    from gpuenc.archive.dicomdir import is_dicomdir
+
+    if record.reason != "dicomdir-stale" or record.status != "copied":
+        return record
+    place = Path(record.destination)
+    if not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(outputs)) or not is_dicomdir(place):
+        return replace(record, message="its copy is not among the outputs here")
+    # The copy is what the source was, or was brought up to date before; the source may be out of reach.
+    return _rebuilt(record, place, place, fsync=True)
+
+
+def _rebuilt(record: Record, source: Path, destination: Path, *, fsync: bool) -> Record:
+    from gpuenc.archive.dicomdir import rebuild
+
     try:
-        made = rebuild(source, destination, fsync=job.durability != "none")
+        made = rebuild(source, destination, fsync=fsync)
     except (GpuencError, OSError) as error:
         return replace(record, reason="dicomdir-stale", message=" ".join(str(error).split()))
     except Exception as error:  # noqa: BLE001 - whatever its bytes may do to us, the job has other files
@@ -51,7 +83,8 @@ def brought_up_to_date(record: Record, job: Job) -> Record:
     said = f"{made.changed} of {made.files} records changed"
     return replace(
         record,
-        reason="dicomdir-rebuilt" if made.changed else record.reason,
+        # Of one that was brought up to date before, nothing changes any more.
+        reason="dicomdir-rebuilt" if made.changed or made.digest != record.output_digest else "no-pixel-data",
         message=f"{said}; {made.missing} files it names are not there" if made.missing else said,
         bytes_out=made.bytes_written,
         output_digest=made.digest,

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
+from gpuenc.archive import manifest as manifests
 from gpuenc.archive.job import run
+from gpuenc.archive.journal import place_of
+from gpuenc.archive.merge import merge_reports
+from gpuenc.archive.plan import plan
+from gpuenc.archive.report import read_records
 from gpuenc.archive.request import Job
+from gpuenc.archive.verify import verify
+from gpuenc.dicom.digests import file_digest
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
 from tests import made
+from tests.archive.records import write_report
 from tests.archive.test_dicomdir import directory
 from tests.archive.watcher import Records, transcode
 
@@ -102,3 +113,84 @@ def test_sources_that_are_replaced(study, tmp_path):
     record = outcome(records)
     assert (record.status, record.reason) == ("skipped", "dicomdir-stale")
     assert (study / "DICOMDIR").read_bytes() == before
+
+
+@pytest.fixture
+def shares(study, tmp_path, monkeypatch):
+    """Return a function that does one share of three of the study, and the manifest that shares it out."""
+    monkeypatch.setattr(manifests, "SHARD_FILES", 5)
+    with (tmp_path / "m").open("wb") as stream:
+        job = Job((study,), tmp_path / "out", target(find("rle")))
+        plan(replace(job, dry_run=True), threading.Event(), manifests.Writer(stream, job))
+
+    def do(index):
+        share, manifest = manifests.Share(index, 3), manifests.Manifest(tmp_path / "m")
+        watcher = Records()
+        journal = place_of(tmp_path / "out", share.name)
+        run(replace(manifest.job, journal=journal), watcher, items=manifest.items(share))
+        return write_report(tmp_path / f"r{index}.jsonl", watcher.records)
+
+    return do, manifests.Manifest(tmp_path / "m")
+
+
+def test_shards_leave_it_to_whoever_joins_their_reports(study, tmp_path, shares):
+    do, manifest = shares
+    reports = [do(index) for index in (1, 2)]
+    out, joined = tmp_path / "out", tmp_path / "all.jsonl"
+    before = (study / "DICOMDIR").read_bytes()
+
+    def merged(paths, **options):
+        merge_reports(paths, joined, manifest.sources(), **options)
+        return outcome(read_records(joined))
+
+    # Not before all is done, not without being told where, and nowhere else.
+    assert merged(reports, outputs=out).reason == "dicomdir-stale"
+    reports.append(do(3))
+    assert merged(reports).reason == "dicomdir-stale"
+    (tmp_path / "else").mkdir()
+    assert merged(reports, outputs=tmp_path / "else").reason == "dicomdir-stale"
+    assert (out / "DICOMDIR").read_bytes() == before
+    assert [each.reason for each in differing(study, out)] == ["dicomdir-stale"]
+    for _ in range(2):
+        record = merged(reports, outputs=out)
+        assert (record.status, record.reason) == ("copied", "dicomdir-rebuilt")
+        assert all(stated == actual for stated, actual in syntaxes(out) if actual is not None)
+        assert record.output_digest == file_digest(out / "DICOMDIR")
+        assert differing(study, out) == []
+    # What was joined before can be joined with what is told again.
+    assert merge_reports([joined, *reports], tmp_path / "more.jsonl", manifest.sources()).conflicts == 0
+    whole = tmp_path / "whole"
+    transcode(study, whole, "rle")
+    assert (out / "DICOMDIR").read_bytes() == (whole / "DICOMDIR").read_bytes()
+
+
+def test_one_in_a_share_that_has_nothing_to_say(study, tmp_path, shares):
+    """Its files are not there, so it is what it was, and that is all there is to say."""
+    for path in study.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    do, manifest = shares
+    reports = [do(index) for index in (1, 2, 3)]
+    merge_reports(reports, tmp_path / "all.jsonl", manifest.sources(), outputs=tmp_path / "out")
+    record = outcome(read_records(tmp_path / "all.jsonl"))
+    assert (record.status, record.reason) == ("copied", "no-pixel-data")
+    assert (tmp_path / "out" / "DICOMDIR").read_bytes() == (study / "DICOMDIR").read_bytes()
+
+
+def test_one_that_was_wrong_about_its_own_files_is_no_difference(study, tmp_path):
+    """As far as the output's files are what the source's are."""
+    shutil.copytree(study, tmp_path / "out")
+    assert differing(study, tmp_path / "out") == []
+    for folder in (study, tmp_path / "out"):
+        path = folder / "DICOMDIR"
+        path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0"))
+    assert differing(study, tmp_path / "out") == []
+    transcode(study, tmp_path / "new", "htj2k-lossless")
+    shutil.copy(study / "DICOMDIR", tmp_path / "new")
+    assert [each.reason for each in differing(study, tmp_path / "new")] == ["dicomdir-stale"]
+
+
+def differing(source, output):
+    findings = []
+    verify(source, output, SimpleNamespace(start=lambda _: 0, done=findings.append, finish=lambda _: 0))
+    return [each for each in findings if each.verdict not in ("equal", "missing")]
