@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from gpuenc.archive.addresses import is_remote
 from gpuenc.archive.request import Job
 from gpuenc.archive.scan import Item, LeftOut
 from gpuenc.dicom.digests import file_digest
@@ -198,7 +199,7 @@ class Manifest:
 
 def _demand_path(path: object) -> Path:
     """Return a path that means the same everywhere; others are not written, and would be read in another place."""
-    if not isinstance(path, str) or "\0" in path or not os.path.isabs(path):
+    if not isinstance(path, str) or "\0" in path or not (os.path.isabs(path) or is_remote(path)):
         raise ValueError
     return Path(path)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpuenc.archive import inplace
+from gpuenc.archive.earlier import NO_OUTCOME
 from gpuenc.archive.inplace import backup_of, kept
 from gpuenc.archive.job import run
 from gpuenc.archive.journal import Journal, place_of
@@ -141,7 +142,7 @@ def test_killed_after_the_source_was_replaced(job):
     """It has the target's transfer syntax now, because this job has done it."""
     outcomes(job)
     db = Journal(job.journal, job.absolute().about(), resume=True)
-    db._db.execute("UPDATE files SET state = 1, record = NULL, ours = 0")
+    db._db.execute(f"UPDATE files SET state = 1, ours = 0, {NO_OUTCOME}")
     db.commit()
     db._db.close()
     before = (job.sources[0] / "a").read_bytes()
