@@ -6,7 +6,6 @@ a killed job left is then known: an output that was begun is made again, one tha
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import math
 import os
@@ -14,16 +13,16 @@ import re
 import sqlite3
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from gpuenc.archive.earlier import COLUMNS, NO_OUTCOME, Earlier, columns_of, demand_columns
 from gpuenc.archive.pool import Task
-from gpuenc.archive.report import Record, record_of
+from gpuenc.archive.report import Record
 from gpuenc.archive.scan import JOURNALS, Item
 from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 def place_of(destination: Path, name: str = "journal") -> Path:
@@ -57,10 +56,6 @@ CREATE TABLE files (
 # What this run has found again of the files of earlier ones. To write that into their rows would be to write every page
 # of the journal of a finished job once more.
 _FOUND = "CREATE TEMP TABLE found (number INTEGER PRIMARY KEY)"
-
-
-# Of a source that was not found again, what was told of it is not of this job any more.
-_TOLD = "SELECT record FROM files WHERE record IS NOT NULL AND number NOT IN (SELECT number FROM gone) ORDER BY number"
 _FIND = "INSERT OR IGNORE INTO found VALUES (?)"
 
 
@@ -302,56 +297,6 @@ class Journal:
         self._db.execute("DELETE FROM gone")
 
 
-class Progress(NamedTuple):
-    """How far a job is: files found, whether these are all, whether all have outcomes, and why not where it said so."""
-
-    planned: int
-    all_found: bool
-    finished: bool
-    stopped: str
-
-
-def progress(path: Path) -> Progress:
-    """Return how far the job of a journal is; see `records`."""
-    with _read_only(path) as db:
-        about = dict(db.execute("SELECT name, value FROM about"))
-        finished = "finished" in about
-        (planned,) = db.execute("SELECT (SELECT count(*) FROM files) - (SELECT count(*) FROM gone)").fetchone()
-    return Progress(planned, finished or "found-all" in about, finished, about.get("stopped", ""))
-
-
-def records(path: Path) -> Iterator[Record]:
-    """Yield the outcomes that a journal holds, in the order of the files; it is only read.
-
-    Raises
-    ------
-    JobError
-        ``journal-unusable``: it is no journal.
-    """
-    with _read_only(path) as db:
-        for (record,) in db.execute(_TOLD):
-            found = record_of(record)
-            if found:
-                yield found
-
-
-def recorded(path: Path, destination: str) -> Record | None:
-    """Return the outcome that a journal holds of the output at `destination`; see `records`."""
-    with _read_only(path) as db:
-        row = db.execute("SELECT record FROM files WHERE place = ?", (os.fsencode(destination),)).fetchone()
-    return record_of(row[0]) if row and row[0] else None
-
-
-@contextlib.contextmanager
-def _read_only(path: Path) -> Iterator[sqlite3.Connection]:
-    try:
-        _demand_file(path)
-        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
-            yield db
-    except (sqlite3.Error, OSError) as error:
-        raise JobError(f"{path} cannot be read: {error}", code="journal-unusable") from None
-
-
 def _open(name: str) -> sqlite3.Connection:
     db = sqlite3.connect(name, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
@@ -361,7 +306,7 @@ def _open(name: str) -> sqlite3.Connection:
     return db
 
 
-def _demand_file(path: Path) -> None:
+def demand_file(path: Path) -> None:
     """Refuse a pipe, which SQLite would wait for, and whatever else is no file."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is no regular file")
@@ -389,7 +334,7 @@ def _is_begun(path: Path) -> bool:
     """Whether there is a job, or at most the database of one that was killed before it was written down."""
     if not path.exists():
         return False
-    _demand_file(path)
+    demand_file(path)
     db = sqlite3.connect(path)
     try:
         return bool(db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])

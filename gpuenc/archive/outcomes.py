@@ -11,7 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from gpuenc.archive.journal import Progress, place_of, progress, recorded, records
+from gpuenc.archive.journal import place_of
+from gpuenc.archive.journal_read import Progress, progress, recorded, records
 from gpuenc.archive.locks import is_at_work
 from gpuenc.archive.report import Summary, read_records
 from gpuenc.archive.scan import JOURNALS

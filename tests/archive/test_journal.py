@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gpuenc.archive.journal import Journal, place_of, records
+from gpuenc.archive.journal import Journal, place_of
+from gpuenc.archive.journal_read import records
 from gpuenc.archive.report import Record
 from gpuenc.archive.scan import Item
 from gpuenc.errors import JobError

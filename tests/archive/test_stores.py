@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from gpuenc.archive import stores
 from gpuenc.archive.addresses import place, text_of
-from gpuenc.archive.journal import place_of, records
+from gpuenc.archive.journal import place_of
+from gpuenc.archive.journal_read import records
 from gpuenc.archive.plan import plan
 from gpuenc.archive.request import Job
 from gpuenc.archive.stamp import Stamp
