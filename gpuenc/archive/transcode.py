@@ -27,6 +27,7 @@ from gpuenc.dicom.atomic import DISK_FULL, copy_file
 from gpuenc.dicom.attributes import changes, moves_overlays, with_ratio
 from gpuenc.dicom.cells import encoded_format
 from gpuenc.dicom.decoding import frame_decoder
+from gpuenc.dicom.description import modality_of
 from gpuenc.dicom.digests import file_digest, xxh3_128
 from gpuenc.dicom.header import header, trailer
 from gpuenc.dicom.overlays import EmbeddedOverlays
@@ -54,7 +55,6 @@ LOGGER = logging.getLogger(__name__)
 
 # Images whose samples no compressed transfer syntax can hold (PS3.5 A.4), and objects that are no images.
 _COPIED_CODES = frozenset({"no-pixel-data", "float-pixel-data", "video"})
-_MODALITY = 0x00080060
 # Below this, a file is one thread's work; above, its frames are spread over lanes.
 _SPREAD_BYTES = 32 << 20
 # A file up to this size is read once, as a whole: most of an archive are, and each further read costs more than memory.
@@ -180,9 +180,10 @@ def _transcode(work: _Work) -> Record:
         raise
     with source:
         try:
-            return replace(_outcome(source, work), modality=source.attributes.text(_MODALITY) or "")
+            record = _outcome(source, work)
         except GpuencError as error:
-            return replace(_failed(work, error, source.syntax), modality=source.attributes.text(_MODALITY) or "")
+            record = _failed(work, error, source.syntax)
+        return replace(record, modality=modality_of(source.attributes))
 
 
 def _outcome(source: DicomFile, work: _Work) -> Record:

@@ -36,6 +36,7 @@ _NAMES = {
     0x00280103: "Pixel Representation",
 }
 NUMBER_OF_FRAMES = 0x00280008
+_MODALITY = 0x00080060
 _CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")
 # (0028,0008) Number of Frames, (60xx,0015) Number of Frames in Overlay.
 _FRAME_COUNTS = frozenset((NUMBER_OF_FRAMES, *range(0x60000015, 0x60200015, 0x20000)))
@@ -230,6 +231,12 @@ def frame_format(attributes: Attributes, *, big_endian: bool, compressed: bool) 
 
 def _sample_bits(fmt: FrameFormat) -> int:
     return ((1 << fmt.bits_stored) - 1) << (fmt.high_bit + 1 - fmt.bits_stored)
+
+
+def modality_of(attributes: Attributes) -> str:
+    """Return Modality (0008,0060) if it is a Code String (PS3.5 6.2), else nothing: it may hold anything, a name too."""
+    text = attributes.text(_MODALITY) or ""
+    return text if _CODE_STRING.fullmatch(text) else ""
 
 
 def overlay_positions(attributes: Attributes) -> dict[int, int]:

@@ -138,3 +138,23 @@ def test_hostile_records(tmp_path, line):
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=ROOT)
         assert done.returncode == code
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("CT", "CT"),
+        ("X RAY_2 ", "X RAY_2"),
+        ("", ""),
+        ("Doe^John", ""),
+        ("\x1b[2J", ""),
+        ("CT\nMR", ""),
+        ("C" * 17, ""),
+    ],
+)
+def test_a_modality_that_is_none_is_not_told(tmp_path, said, told):
+    (tmp_path / "in").mkdir()
+    elements = (made.Element(0x00080060, "CS", said),)
+    made.of(made.noise((16, 16), "u2", 12), stored=12, elements=elements).write(tmp_path / "in" / "a")
+    [record] = transcode(tmp_path / "in", tmp_path / "out", "rle")
+    assert (record.status, record.modality) == ("encoded", told)
