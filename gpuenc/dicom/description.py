@@ -234,7 +234,7 @@ def _sample_bits(fmt: FrameFormat) -> int:
 
 
 def modality_of(attributes: Attributes) -> str:
-    """Return Modality (0008,0060) if it is a Code String (PS3.5 6.2), else nothing: it may hold anything, a name too."""
+    """Return Modality (0008,0060) if it is a Code String (PS3.5 6.2), else nothing: it may hold a name."""
     text = attributes.text(_MODALITY) or ""
     return text if _CODE_STRING.fullmatch(text) else ""
 

@@ -155,6 +155,6 @@ def test_hostile_records(tmp_path, line):
 def test_a_modality_that_is_none_is_not_told(tmp_path, said, told):
     (tmp_path / "in").mkdir()
     elements = (made.Element(0x00080060, "CS", said),)
-    made.of(made.noise((16, 16), "u2", 12), stored=12, elements=elements).write(tmp_path / "in" / "a")
+    made.of(made.noise((1, 16, 16), "u2", 12), stored=12, elements=elements).write(tmp_path / "in" / "a")
     [record] = transcode(tmp_path / "in", tmp_path / "out", "rle")
     assert (record.status, record.modality) == ("encoded", told)
