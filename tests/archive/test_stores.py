@@ -141,7 +141,8 @@ def test_shares_of_a_manifest(s3, tmp_path):
         )
         assert run.exit_code == 0, run.output
     assert s3.keys("out/") == ["out/a.dcm", "out/b.dcm"]
-    assert sorted(path.name for path in Path(home, ".gpuenc").glob("*.sqlite")) == ["shard-1-of-2.sqlite"]
+    journals = sorted(path.name for path in Path(home, ".gpuenc").glob("*.sqlite"))
+    assert journals == ["shard-1-of-2.sqlite", "shard-2-of-2.sqlite"]
 
 
 def test_lists_of_more_than_a_page(s3, tmp_path, monkeypatch):

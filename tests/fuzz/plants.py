@@ -19,17 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def _offset_table_ignored() -> None:
+def _offset_table_misread() -> None:
     spans = encapsulation.frame_spans
-
-    def equal(fragments: Any, number_of_frames: int, **options: Any) -> list[tuple[int, int]]:
-        count = len(fragments.starts)
-        if count % number_of_frames:
-            return spans(fragments, number_of_frames, **options)
-        each = count // number_of_frames
-        return [(index * each, (index + 1) * each) for index in range(number_of_frames)]
-
-    encapsulation.frame_spans = equal
+    encapsulation.frame_spans = lambda *args, **options: spans(*args, **options)[::-1]
 
 
 def _frames_swapped() -> None:
@@ -138,7 +130,7 @@ def _trailer_lost() -> None:
 
 # Defect → what puts it there, the kinds of findings of which it must make one, and the seeds that can show it.
 PLANTS: dict[str, tuple[Callable[[], None], tuple[str, ...], str]] = {
-    "offset table ignored": (_offset_table_ignored, ("samples", "internal error"), "fragments"),
+    "offset table misread": (_offset_table_misread, ("samples",), "fragments"),
     "frames swapped": (_frames_swapped, ("samples",), "native"),
     "planes as pixels": (lambda: _formats(planar=0), ("samples",), "planar"),
     "byte order ignored": (lambda: _formats(big_endian=False), ("samples",), "native big"),
