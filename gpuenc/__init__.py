@@ -48,7 +48,13 @@ _HOMES = {
 }
 
 
+# Modules that are named in full, as in `gpuenc.errors.CODES`.
+_MODULES = ("errors", "torch")
+
+
 def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return import_module(f"gpuenc.{name}")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'gpuenc' has no attribute '{name}'")

@@ -19,8 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
+
+try:
+    import torch
+    from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("gpuenc.torch needs PyTorch: pip install 'gpuenc[torch]'", name=error.name) from None
 
 from gpuenc.errors import InvalidOption, InvalidPixels
 

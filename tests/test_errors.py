@@ -2,10 +2,14 @@
 
 import ast
 import re
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+import gpuenc
 from gpuenc import errors
 
 ROOT = Path(errors.__file__).parent
@@ -51,3 +55,19 @@ def test_every_row_is_used():
 def test_codes_are_words_for_scripts(code):
     assert code == code.lower()
     assert code.replace("-", "").isalpha()
+
+
+def test_modules_that_the_readme_names_are_there_once_gpuenc_is_imported():
+    said = subprocess.run(
+        [sys.executable, "-c", "import gpuenc; print(len(gpuenc.errors.CODES))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(said.stdout) == len(errors.CODES)
+
+
+@pytest.mark.skipif(find_spec("torch") is not None, reason="PyTorch is installed")
+def test_without_torch_the_extra_is_named():
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'gpuenc\[torch\]'"):
+        gpuenc.torch  # noqa: B018

@@ -41,6 +41,12 @@ def _place(text: str) -> Path:
         raise typer.BadParameter(str(error)) from None
 
 
+def _local(text: str) -> Path:
+    if "://" in text and not text.startswith("file://"):
+        raise typer.BadParameter(f"'{text}' is no file or folder of this machine, and nothing else can be read here")
+    return _place(text)
+
+
 def _server(text: str) -> Path:
     from gpuenc.archive.addresses import server
     from gpuenc.errors import InvalidOption
@@ -59,6 +65,10 @@ Sources = Annotated[
         show_default=False,
         parser=_place,
     ),
+]
+LocalSources = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Files and folders, walked recursively.", metavar="SRC", show_default=False, parser=_local),
 ]
 Output = Annotated[
     Path | None,

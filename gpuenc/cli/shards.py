@@ -30,7 +30,7 @@ _MOST_SHOWN = 20
 
 
 def shards(
-    sources: given.Sources = None,
+    sources: given.LocalSources = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the shards.")] = None,
     to: given.To = "",
     samples: Annotated[int, typer.Option("--samples", min=1, help="Most samples of a shard.")] = 10_000,

@@ -375,3 +375,9 @@ def test_webdataset_reads_them(archive, tmp_path):
     expected = samples(tmp_path / "out")
     assert [key for key, _, _ in read] == list(expected)
     assert [size for _, _, size in read] == [len(sample["jhc"]) for sample in expected.values()]
+
+
+def test_addresses_are_refused_in_words(tmp_path):
+    run = CliRunner().invoke(app, ["shards", "s3://bucket/study", "-o", str(tmp_path / "out"), "--to", "rle"])
+    assert run.exit_code == 2
+    assert "no file or folder of this machine" in " ".join(run.output.replace("│", " ").split())
