@@ -79,7 +79,8 @@ def _all(source: Path) -> Iterator[tuple[Path, Stamp] | Item]:
             if error.code != "store-name":
                 raise
             message = (
-                "a key right below it has '//', '.' or '..' in it, which can be no path: what is there is not read"
+                "a key right below it has '//', '.', '..' or a control character in it, which can be no path: what is "
+                "there is not read"
             )
             yield Item(prefix, prefix, LeftOut("failed", "store-name", message))
             continue

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from gpuenc.frames import FrameFormat
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
+# Objects without an image: presentation states, structured reports, waveforms, encapsulated documents, registrations,
+# fiducials, surfaces, RT objects but RT Image and RT Dose, raw data, measurements.
+_NO_IMAGE = tuple(
+    _STORAGE + each
+    for each in (
+        *("9.", "11.", "66", "66.1", "66.2", "66.3", "66.5", "66.6", "67", "68.", "78.", "79.", "88.", "90."),
+        *("104.", "131", "200.", "481.3", "481.4", "481.5", "481.6", "481.7", "481.8", "481.9", "481.10", "481.11"),
+    )
+)
 # Without the Multi-frame Module: CR, DX, mammography and intra-oral, CT, MR, US, SC, VL of one frame, PET.
 _ONE_FRAME = frozenset(
     _STORAGE + each
@@ -55,6 +64,8 @@ def check(template: Dataset, fmt: FrameFormat, number_of_frames: int) -> None:
     """
     uid = UID(template.SOPClassUID)
     name = uid.name
+    if any(uid.startswith(each) if each.endswith(".") else uid == each for each in _NO_IMAGE):
+        raise InvalidPixels(f"A {name} object is no image: give a template that is one")
     if number_of_frames > 1 and uid in _ONE_FRAME:
         raise InvalidPixels(
             f"A {name} object has one frame, and the array has {number_of_frames}: write one object for each, with the "

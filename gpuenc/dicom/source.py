@@ -179,6 +179,18 @@ class DicomFile(PixelSource):
             at += len(piece)
             yield piece
 
+    def demand_described_once(self) -> None:
+        """Check that nothing behind Pixel Data says again what the pixels are, or has others.
+
+        Raises
+        ------
+        SourceError
+            ``corrupt-header``: readers that take the last of two would see other pixels.
+        """
+        again = self.described_again()
+        if again is not None:
+            raise SourceError(f"{name(again)} comes behind Pixel Data (PS3.5 7.1)", code="corrupt-header")
+
     def described_again(self) -> int | None:
         """Return the first tag behind Pixel Data that has to precede it (PS3.5 7.1), private ones apart.
 

@@ -111,6 +111,7 @@ def look(path: str, columns: Mapping[str, int]) -> Record | LeftOut:
     try:
         seen = stat(path)
         with DicomFile(path) as source:
+            source.demand_described_once()
             record = _record(seen, source, columns)
         if stat(path) != seen:
             raise SourceError("the file changed while it was read", code="source-changed")

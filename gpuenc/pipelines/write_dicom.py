@@ -254,6 +254,8 @@ def _write(
 
 def _samples(template: Dataset, array: Any, layout: str, rescale: Rescale) -> tuple[Any, Scale | None, Layout]:
     """Return stored values, what they mean if that is new, and which axis is which."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise InvalidPixels("A masked array has no values where it is masked: say which, as in array.filled(0)")
     there = taken(array)
     described = on_host(there)
     if not isinstance(described, np.ndarray):

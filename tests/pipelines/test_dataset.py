@@ -295,3 +295,11 @@ def test_neither_torch_nor_a_gpus_libraries_are_imported():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "[]"]
+
+
+@pytest.mark.parametrize("behind", [made.Element(0x7FE00010, "OW", bytes(48)), made.Element(0x00280103, "US", 1)])
+def test_pixels_or_what_they_are_said_twice_leave_a_file_out(tmp_path, behind):
+    """Who takes the last of two sees others; `transcode` refuses such a file too."""
+    made.of(made.noise((1, 4, 6)), trailer=(behind,)).write(tmp_path / "a")
+    left = records.look(str(tmp_path / "a"), {})
+    assert (left.code, "behind Pixel Data" in left.message) == ("corrupt-header", True)

@@ -13,7 +13,7 @@ from pydicom.data import get_testdata_file
 
 import gpuenc
 from gpuenc.dicom.scale import Scale, quantised
-from gpuenc.errors import DestinationError, GpuencError
+from gpuenc.errors import DestinationError, GpuencError, InvalidPixels
 
 J2K, HT = "jpeg2000-lossless", "htj2k-lossless"
 NATIVE = "explicit-vr-little-endian"
@@ -372,3 +372,17 @@ def test_dciodvfy_would_find_something(ct, out):
     made.HighBit, made.ImageType = 3, ["DERIVED", "SIDEWAYS", "AXIAL"]
     made.save_as(out)
     assert findings(out) - findings(get_testdata_file("CT_small.dcm", download=False))
+
+
+def test_masked_arrays_are_refused(out):
+    array = np.ma.masked_greater(np.arange(16384, dtype="f4").reshape(128, 128), 16000)
+    with pytest.raises(InvalidPixels, match=r"filled"):
+        gpuenc.write_dicom(source("CT_small.dcm"), array, HT, out, rescale="range")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["rtplan.dcm", "test-SR.dcm", "waveform_ecg.dcm"])
+def test_templates_that_are_no_images(out, name):
+    with pytest.raises(InvalidPixels, match="is no image"):
+        gpuenc.write_dicom(source(name), np.zeros((16, 16), np.uint16), HT, out, rescale=(1, 0))
+    assert not out.exists()
