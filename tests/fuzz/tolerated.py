@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +32,6 @@ def tolerated(
         # The source cannot be read for the same reason: an element that has nothing to do with pixels, and is kept.
         if "unpack requires" in detail or ("no Pixel Data" in detail and {"end", *_CHANGE_BYTES} & {*made.steps}):
             return "what follows Pixel Data is no element, and kept"
-        if "'int' object is not subscriptable" in detail:
+        if re.search(r"'(int|PersonName)' object is not subscriptable", detail):
             return "pydicom cannot read the character set, which is kept"
     return ""
