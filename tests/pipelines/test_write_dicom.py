@@ -269,6 +269,22 @@ def test_frames_that_the_template_describes_one_by_one(out):
     assert source_of.ReferencedSOPInstanceUID == template.SOPInstanceUID
 
 
+def test_a_window_is_that_of_every_frame_where_values_mean_the_same(out):
+    template = source("eCT_Supplemental.dcm")
+    [shared] = template.SharedFunctionalGroupsSequence
+    arr, slope = template.pixel_array, shared.PixelValueTransformationSequence[0].RescaleSlope
+    for item in template.PerFrameFunctionalGroupsSequence:
+        item.FrameVOILUTSequence = shared.FrameVOILUTSequence
+    gpuenc.write_dicom(template, arr, HT, out, rescale="template", window=(1, 100))
+    made = dcmread(out)
+    [shared] = made.SharedFunctionalGroupsSequence
+    [shown] = shared.FrameVOILUTSequence
+    assert (shown.WindowCenter, shown.WindowWidth) == (1, 100)
+    assert shared.PixelValueTransformationSequence[0].RescaleSlope == slope
+    assert not any("FrameVOILUTSequence" in item for item in made.PerFrameFunctionalGroupsSequence)
+    assert "WindowCenter" not in made
+
+
 def valid(ds):
     ds.SOPInstanceUID = "1.2.3.4"
     return ds
