@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from gpuenc.syntaxes import Row, Syntax
     from gpuenc.targets import Target
 
+# Of syntaxes whose cells go out as they are.
+RAW_FAMILIES = ("native", "deflate")
+
 
 @dataclass(frozen=True, slots=True)
 class Coding:
@@ -246,7 +249,7 @@ def coding(chosen: Target, fmt: FrameFormat, *, keeps_jpeg: bool = False) -> Cod
     photometric, mct = row.encoded or fmt.photometric, row.mct
     if chosen.photometric and chosen.photometric != photometric:
         photometric, mct = _without_transform(chosen, fmt, photometric, mct), False
-    raw = syntax.family in ("native", "deflate")
+    raw = syntax.family in RAW_FAMILIES
     if expand:
         precision, cell_bits, signed, samples = 8, 8, False, 3
     else:

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from gpuenc import engine
-from gpuenc.coding import coding
+from gpuenc.coding import RAW_FAMILIES, coding
 from gpuenc.dicom.arrays import ArrayFrames, DeviceFrames, taken
 from gpuenc.dicom.attributes import apply, changes, moves_overlays, with_ratio
 from gpuenc.dicom.cells import encoded_format
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gpuenc.dicom.attributes import Changes
     from gpuenc.frames import FrameFormat
     from gpuenc.syntaxes import Syntax
+    from gpuenc.targets import Target
     from gpuenc.verification import Verify
 
 _PHOTOMETRIC, _PLANAR, _HIGH_BIT = 0x00280004, 0x00280006, 0x00280102
@@ -110,7 +111,7 @@ def compress(
     chosen = from_options(syntax, options)
     if layout and arr is None:
         raise InvalidOption(f"layout='{layout}' names the axes of an array, and there is none")
-    like, array = (ds, None) if arr is None else _with_array(ds, arr, layout)
+    like, array = (ds, None) if arr is None else _with_array(ds, arr, layout, chosen)
     source = frames_of(like)
     cells = encoded_format(source, chosen)
     wanted = coding(chosen, cells, keeps_jpeg=keeps_jpeg(source.syntax, chosen.syntax))
@@ -160,7 +161,7 @@ def compress(
     return ds
 
 
-def _with_array(ds: Dataset, arr: Any, layout: str) -> tuple[Dataset, ArrayFrames | DeviceFrames]:
+def _with_array(ds: Dataset, arr: Any, layout: str, chosen: Target) -> tuple[Dataset, ArrayFrames | DeviceFrames]:
     """Return a dataset that describes `arr` as if it were its native pixel data, and the frames of `arr`.
 
     Nothing in it that differs is shared with `ds`, and of the pixel data it has the size alone.
@@ -180,7 +181,8 @@ def _with_array(ds: Dataset, arr: Any, layout: str) -> tuple[Dataset, ArrayFrame
         like[_PHOTOMETRIC] = DataElement(_PHOTOMETRIC, "CS", "RGB")
     if str(ds.get("PhotometricInterpretation", "")) == "YBR_FULL_422":
         like[_PHOTOMETRIC] = DataElement(_PHOTOMETRIC, "CS", "YBR_FULL")  # an array has every chroma sample
-    array = checked_array(like, taken(arr), layout)
+    raw = chosen.syntax.family in RAW_FAMILIES
+    array = checked_array(like, taken(arr), layout, raw=raw, whole_cells=chosen.whole_cells)
     if array.format.planar:
         like[_PLANAR] = DataElement(_PLANAR, "US", 1)
     # An array holds samples, and neither bits below them nor overlays above them.

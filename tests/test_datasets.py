@@ -208,6 +208,8 @@ def fingerprint(ds):
         (SOURCES["explicit"], ("rle", GREY[:, :-1]), {}, ValueError),
         (SOURCES["explicit"], ("rle", GREY.astype("f4")), {}, ValueError),
         (SOURCES["explicit"], ("rle", GREY * 16), {}, ValuesOutsideBitsStored),
+        (SOURCES["explicit"], ("explicit-vr-little-endian", GREY * 16), {}, ValuesOutsideBitsStored),
+        (SOURCES["explicit"], ("deflated-image-frame", GREY * 16), {}, ValuesOutsideBitsStored),
         (SOURCES["explicit"], ("rle", None, "nobody"), {}, ValueError),
         (SOURCES["explicit"], ("jpeg2000",), {"j2k_cr": [5], "j2k_psnr": [40]}, ValueError),
         (made.of(made.noise((1, 8, 8), "u2"), stored=12), ("htj2k-lossless",), {}, ValuesOutsideBitsStored),

@@ -79,3 +79,11 @@ def replaced_before(
         "source_digest": file_digest(backup, check=check),
         "output_digest": file_digest(item.source, check=check),
     }
+
+
+def why_left(item: Item, job: Job) -> str:
+    """Return why a source that has the target's transfer syntax stays as it is, in words for people."""
+    if job.in_place and item.replaces and job.backup is None:
+        # Only a backup would tell the work of the run that was interrupted from a file that always was like this.
+        return "it has the target's transfer syntax: perhaps replaced before the interruption; not compared"
+    return "it has the target's transfer syntax"

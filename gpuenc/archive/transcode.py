@@ -17,7 +17,7 @@ from gpuenc import engine
 from gpuenc.archive import inplace
 from gpuenc.archive.budget import PEAK_FACTOR
 from gpuenc.archive.folders import demand_same, make_output_folder
-from gpuenc.archive.recovery import replaced_before
+from gpuenc.archive.recovery import replaced_before, why_left
 from gpuenc.archive.report import Record, Status
 from gpuenc.archive.request import Job
 from gpuenc.archive.stamp import Stamp
@@ -194,7 +194,7 @@ def _outcome(source: DicomFile, work: _Work) -> Record:
         before = replaced_before(work.item, job, source, work.stop, work.check)
         if before:
             return _record(work, "encoded", message="replaced before the job was interrupted", **before)
-        return _copied(work, "already-encoded", "it has the target's transfer syntax", source.syntax)
+        return _copied(work, "already-encoded", why_left(work.item, job), source.syntax)
     if job.keep_lossy and source.lossy and not keeps_jpeg(source.syntax, job.target.syntax):
         return _copied(work, "lossy-source", "its pixels are lossy already", source.syntax)
     try:

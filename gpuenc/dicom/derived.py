@@ -286,9 +286,13 @@ def _values(made: Dataset, asked: Derivation) -> None:
 
 
 def _window(made: Dataset, window: tuple[float, float]) -> None:
-    for tag in (*range(0x00281050, 0x00281052), 0x00281055, 0x00281056, 0x00283010):
-        made.pop(tag, None)
-    made.WindowCenter, made.WindowWidth = (f"{value:.10g}" for value in window)
+    old = [tag for tag in (*range(0x00281050, 0x00281052), 0x00281055, 0x00281056, 0x00283010) if tag in made]
+    for tag in old:
+        del made[tag]
+    if groups.has(made):
+        groups.set_window(made, window)
+    if old or not groups.has(made):
+        made.WindowCenter, made.WindowWidth = (f"{value:.10g}" for value in window)
 
 
 def _image_pixel(made: Dataset, fmt: FrameFormat) -> None:

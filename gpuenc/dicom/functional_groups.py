@@ -66,9 +66,16 @@ def set_values(dataset: Dataset, scale: Scale | None, units: str, window: tuple[
         values.RescaleIntercept, values.RescaleSlope, values.RescaleType = scale.intercept, scale.slope, units
         shared.PixelValueTransformationSequence = [values]
     if window:
-        shown = Dataset()
-        shown.WindowCenter, shown.WindowWidth = (f"{value:.10g}" for value in window)
-        shared.FrameVOILUTSequence = [shown]
+        set_window(dataset, window)
+
+
+def set_window(dataset: Dataset, window: tuple[float, float]) -> None:
+    """Say for all frames how to show them, and for no frame anything else."""
+    for item in _items(dataset):
+        item.pop("FrameVOILUTSequence", None)
+    shown = Dataset()
+    shown.WindowCenter, shown.WindowWidth = (f"{value:.10g}" for value in window)
+    _shared(dataset).FrameVOILUTSequence = [shown]
 
 
 def derive(dataset: Dataset, description: str, codes: list[Dataset], source: Dataset) -> None:

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from gpuenc.coding import coding
+from gpuenc.coding import RAW_FAMILIES, coding
 from gpuenc.dicom.arrays import ArrayFrames, DeviceFrames, frames_of_array, on_host, taken
 from gpuenc.dicom.attributes import moves_overlays
 from gpuenc.dicom.cells import encoded_format
@@ -145,7 +145,9 @@ def request(syntax: Syntax, uid: UID, src: Source, *, validate: bool, options: M
     frames: Frames
     if runner.layout:
         fmt = _format(runner, for_array=True)
-        frames = frames_of_array(src, fmt, runner.layout, interleaved=syntax.family == "deflate")
+        raw = syntax.family in RAW_FAMILIES
+        whole_cells = bool(options.get("whole_cells"))
+        frames = frames_of_array(src, fmt, runner.layout, interleaved=raw, raw=raw, whole_cells=whole_cells)
         if "photometric_interpretation" not in asked and not (wanted == "RGB" and syntax.family in _TRANSFORM_COLOURS):
             wanted = ""  # nobody asked for it
     else:
@@ -156,8 +158,12 @@ def request(syntax: Syntax, uid: UID, src: Source, *, validate: bool, options: M
     return Request(frames, target, runner.options, is_array)
 
 
-def checked_array(ds: Dataset, arr: NDArray[Any] | DeviceArray, axes: str = "") -> ArrayFrames | DeviceFrames:
+def checked_array(
+    ds: Dataset, arr: NDArray[Any] | DeviceArray, axes: str = "", *, raw: bool = False, whole_cells: bool = False
+) -> ArrayFrames | DeviceFrames:
     """Return `arr` as frames of native cells as `ds` describes them, little endian, by planes where they are.
+
+    `raw` and `whole_cells` are those of `frames_of_array`.
 
     Raises
     ------
@@ -171,7 +177,7 @@ def checked_array(ds: Dataset, arr: NDArray[Any] | DeviceArray, axes: str = "") 
     runner.set_source(described)
     runner.set_options(**options)
     runner.validate()
-    return frames_of_array(arr, _format(runner, for_array=True), runner.layout)
+    return frames_of_array(arr, _format(runner, for_array=True), runner.layout, raw=raw, whole_cells=whole_cells)
 
 
 def _axes(options: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

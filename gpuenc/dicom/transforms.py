@@ -7,7 +7,7 @@ LUT, shared or of each frame. Only what is linear, or a sigmoid, is read; whethe
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gpuenc.dicom.raw import raw_dataset
@@ -26,9 +26,10 @@ class Transform:
     Parameters
     ----------
     slope, intercept : float
-        Rescale Slope and Intercept; 1 and 0 where there are none. NaN stands for what is not a number.
+        Rescale Slope and Intercept; 1 and 0 where there are none. NaN stands for what is not a number, and for what
+        cannot be told because functional groups are not one for each frame.
     center, width : float or None
-        The first Window Center and Window Width; None where there is none, NaN for what is not a number.
+        The first Window Center and Window Width; None where there is none, NaN as above.
     function : str
         VOI LUT Function (0028,1056).
     modality_lut : bool
@@ -72,9 +73,11 @@ def transforms(source: DicomFile) -> tuple[Transform, ...]:
     shared = next(iter(_items(dataset, _SHARED)), None)
     each = _items(dataset, _PER_FRAME)
     base = _grouped(shared, whole) if shared is not None else whole
-    if len(each) != source.number_of_frames:
-        return (base,)
     found = tuple(_grouped(item, base) for item in each)
+    if not found:
+        return (base,)
+    if len(found) != source.number_of_frames:
+        return (_untold(base, found),)
     return found if len(set(found)) > 1 else found[:1]
 
 
@@ -94,6 +97,16 @@ def _grouped(item: Any, base: Transform) -> Transform:
         center, width = _number(voi.get("WindowCenter")), _number(voi.get("WindowWidth"))
         function = str(voi.get("VOILUTFunction") or "LINEAR")
     return Transform(slope, intercept, center, width, function, base.modality_lut)
+
+
+def _untold(base: Transform, found: tuple[Transform, ...]) -> Transform:
+    """Return `base` without what groups say that are more, or fewer, than frames: nobody knows of which."""
+    if any((each.slope, each.intercept) != (base.slope, base.intercept) for each in found):
+        base = replace(base, slope=math.nan, intercept=math.nan)
+    shown = base.center, base.width, base.function
+    if any((each.center, each.width, each.function) != shown for each in found):
+        base = replace(base, center=math.nan, width=math.nan)
+    return base
 
 
 def _transform(

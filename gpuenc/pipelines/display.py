@@ -142,12 +142,14 @@ def rescaled(stored: Any, transform: Transform, xp: Any = np) -> Any:
     Raises
     ------
     InvalidPixels
-        ``no-modality``: the file has a Modality LUT Sequence instead, or no numbers.
+        ``no-modality``: the file has a Modality LUT Sequence instead, or no numbers, or not one for each frame.
     """
     if transform.modality_lut:
         raise InvalidPixels("there is a Modality LUT Sequence, which is not applied", code="no-modality")
     if not (math.isfinite(transform.slope) and math.isfinite(transform.intercept)):
-        raise InvalidPixels("Rescale Slope and Rescale Intercept are no numbers", code="no-modality")
+        raise InvalidPixels(
+            "Rescale Slope and Rescale Intercept are no numbers, or not stated once for each frame", code="no-modality"
+        )
     values = stored.astype(xp.float32)
     if transform.slope != 1:
         values *= xp.float32(transform.slope)

@@ -40,6 +40,7 @@ class Files:
         file = self._file(record)
         if record.through:
             frame = file.through(index)
+            file.check(record)
             return Frame(ref, frame.format, frame.pixels, frame.bit_offset)
         fmt = record.format
         if record.native_at < 0:
@@ -119,7 +120,9 @@ class _File:
         """Return frame `index` of a file whose frames have no place of their own."""
         with self._lock:
             if self._source is None:
-                self._source = DicomFile(self._path)
+                # Not opened anew: another file may have the name by now, which `check` would not see.
+                again = os.fdopen(os.dup(self._number), "rb", buffering=0)
+                self._source = DicomFile(self._path, file=again)
             return self._source.frame(index)
 
     def _some(self, at: int, count: int) -> bytes:

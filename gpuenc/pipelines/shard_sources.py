@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gpuenc import engine
+from gpuenc.archive.stamp import Stamp
 from gpuenc.coding import coding
 from gpuenc.dicom.cells import encoded_format
 from gpuenc.dicom.decoding import frame_decoder
 from gpuenc.dicom.source import DicomFile
-from gpuenc.errors import GpuencError
+from gpuenc.errors import GpuencError, SourceError
 from gpuenc.frames import Coded, Failure
 from gpuenc.pipelines.sample import EXTENSIONS, Description, encoded_as
 from gpuenc.registry import chain
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # No image, or none that has frames of samples: nothing is wrong with such files.
 _SKIPPED_CODES = frozenset({"not-dicom", "no-pixel-data", "float-pixel-data", "video"})
 _HELD_BYTES = 4 << 20
+CHANGED = "the source changed while it was read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class _Opened:
         Which one.
     source : DicomFile
         Open.
+    stamp : Stamp
+        Of the file before it was opened.
     first : int
         Its first frame that is wanted.
     cells : FrameFormat
@@ -100,6 +104,7 @@ class _Opened:
 
     number: int
     source: DicomFile
+    stamp: Stamp
     first: int
     cells: FrameFormat
     wanted: Coding | None
@@ -126,6 +131,13 @@ class SampleStream:
         Files that are not opened.
     stopped : callable
         Whether to open no more of them.
+
+    Attributes
+    ----------
+    troubles : list of Trouble
+        What gave no sample so far.
+    changed : int or None
+        The file that changed after samples of it may have been yielded, which are of no use then. No other is opened.
     """
 
     def __init__(
@@ -144,6 +156,7 @@ class SampleStream:
         self._next, self._first_frame = start
         self._ahead: _Opened | None = None
         self.troubles: list[Trouble] = []
+        self.changed: int | None = None
 
     def __iter__(self) -> Generator[Sample]:
         """Yield every sample."""
@@ -163,7 +176,7 @@ class SampleStream:
         if self._ahead:
             opened, self._ahead = self._ahead, None
             return opened
-        while self._next < len(self._paths) and not self._stopped():
+        while self._next < len(self._paths) and self.changed is None and not self._stopped():
             number, first = self._next, self._first_frame
             self._next, self._first_frame = number + 1, 0
             if number in self._without:
@@ -180,14 +193,17 @@ class SampleStream:
 
     def _open(self, number: int, first: int) -> _Opened:
         target = self._encoding.target
+        stamp = Stamp.of(self._paths[number])
         source = DicomFile(self._paths[number], name=str(number), hold_bytes=_HELD_BYTES)
         try:
+            if source.held is not None and Stamp.of_any(source.path) != stamp:
+                raise SourceError(CHANGED, code="source-changed")
             if source.syntax == target.syntax.uid and source.compressed:
                 source.frame(0)
-                return _Opened(number, source, first, source.format, None)
+                return _Opened(number, source, stamp, first, source.format, None)
             cells = encoded_format(source, target)
             wanted = coding(target, cells, keeps_jpeg=keeps_jpeg(source.syntax, target.syntax))
-            return _Opened(number, source, first, cells, wanted)
+            return _Opened(number, source, stamp, first, cells, wanted)
         except BaseException:
             source.close()
             raise
@@ -245,16 +261,27 @@ class SampleStream:
                 yield from self._frames(opened)
 
     def _frames(self, opened: _Opened) -> Iterator[Frame]:
-        """Yield a file's frames up to the first that cannot be read."""
+        """Yield a file's frames up to the first that cannot be read, or is not of the file that was opened."""
         palette = opened.cells.palette
         for index in range(opened.first, opened.source.number_of_frames):
             try:
                 frame = opened.source.frame(index)
             except (GpuencError, OSError) as error:
+                if self._has_changed(opened):
+                    return
                 code = error.code if isinstance(error, GpuencError) else "unreadable-source"
                 self.troubles.append(Trouble(opened.number, code, _line(error), index))
                 return
+            if self._has_changed(opened):
+                return
             yield replace(frame, format=replace(frame.format, palette=palette)) if palette else frame
+
+    def _has_changed(self, opened: _Opened) -> bool:
+        # What is held was looked at when it was opened, and nothing is read any more.
+        if opened.source.held is not None or Stamp.of_any(opened.source.path) == opened.stamp:
+            return False
+        self.changed = opened.number
+        return True
 
     def _sample(
         self, number: int, index: int, codestream: bytes, description: Description, crc32: int | None

@@ -23,7 +23,7 @@ from gpuenc.archive.scan import scan
 from gpuenc.dicom.atomic import AtomicFile, temporaries_of
 from gpuenc.dicom.digests import xxh3_128
 from gpuenc.errors import DestinationError, JobError
-from gpuenc.pipelines.shard_sources import Encoding, SampleStream, Trouble
+from gpuenc.pipelines.shard_sources import CHANGED, Encoding, SampleStream, Trouble
 from gpuenc.pipelines.tar_shard import TarShard
 
 if TYPE_CHECKING:
@@ -147,6 +147,8 @@ class _Run:
         self.summary = Summary(paths)
         self._left_out = left_out
         self._start = (0, 0)
+        # Where each shard of this run began; `_start` is where the next one does.
+        self._starts: list[tuple[int, int]] = []
 
     def run(self, stop: threading.Event) -> Summary:
         self._make_folder()
@@ -155,6 +157,15 @@ class _Run:
             return self._write_all(stop)
 
     def _write_all(self, stop: threading.Event) -> Summary:
+        while (changed := self._write_some(stop)) is not None:
+            self._take_back(changed)
+        self.summary.troubles = _sorted([*self.summary.troubles, *self._left_out])
+        if not self.summary.interrupted:
+            self._complete()
+        return self.summary
+
+    def _write_some(self, stop: threading.Event) -> int | None:
+        """Write shards to the end, or up to a file that changed while it was read, which is returned."""
         # What is not read is no file to open.
         out = {trouble.file for trouble in self._left_out}
         stream = SampleStream(self.summary.paths, self._job.encoding, self._start, without=out, stopped=stop.is_set)
@@ -163,7 +174,7 @@ class _Run:
             samples = stack.enter_context(closing(iter(stream)))
             shard: TarShard | None = None
             for sample in samples:
-                if stop.is_set():
+                if stop.is_set() or stream.changed is not None:
                     break
                 if shard is not None and self._full(shard, sample):
                     self._finish(shard, (sample.file, sample.frame), [*before, *stream.troubles])
@@ -174,12 +185,31 @@ class _Run:
                     shard = stack.enter_context(TarShard(path, overwrite=self._job.resume, token=self._token))
                 shard.add(f"{sample.file:08d}-{sample.frame:06d}", sample.members)
             self.summary.interrupted = stop.is_set()
-            if shard is not None and not self.summary.interrupted:
+            if shard is not None and not self.summary.interrupted and stream.changed is None:
                 self._finish(shard, (len(self.summary.paths), 0), [*before, *stream.troubles])
-        self.summary.troubles = _sorted([*before, *stream.troubles, *self._left_out])
-        if not self.summary.interrupted:
-            self._complete()
-        return self.summary
+        self.summary.troubles = [*before, *stream.troubles]
+        return None if self.summary.interrupted else stream.changed
+
+    def _take_back(self, changed: int) -> None:
+        """Leave out a file that changed while it was read, and remove the shards that have samples of it.
+
+        Raises
+        ------
+        JobError
+            ``journal-differs``: an earlier run made some of them.
+        """
+        gone = []
+        while self._starts and self._start > (changed, 0):
+            self._start = self._starts.pop()
+            gone.append(self.summary.shards.pop().name)
+        if self._start > (changed, 0):
+            raise JobError("a source has changed: begin anew in another folder", code="journal-differs")
+        kept = [each for each in self.summary.troubles if each.file != changed and _at(each) < self._start]
+        self.summary.troubles = kept
+        self._left_out.append(Trouble(changed, "source-changed", CHANGED))
+        self._write_journal(self._start, kept)
+        for name in gone:
+            os.unlink(self._folder / name)
 
     def _make_folder(self) -> None:
         try:
@@ -239,6 +269,8 @@ class _Run:
         digest = shard.finish()
         name = _name(len(self.summary.shards))
         self.summary.shards.append(ShardRecord(name, shard.samples, shard.size_bytes, digest))
+        self._starts.append(self._start)
+        self._start = following
         self._write_journal(following, [each for each in troubles if _at(each) < following])
 
     def _write_journal(self, following: tuple[int, int], troubles: list[Trouble]) -> None:

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from gpuenc import engine
-from gpuenc.coding import check_format, coding
+from gpuenc.coding import RAW_FAMILIES, check_format, coding
 from gpuenc.dicom.arrays import ArrayFrames, DeviceFrames, frames_of_array, on_host, taken
 from gpuenc.dicom.attributes import SOP_INSTANCE_UID, SOURCE_IMAGES, apply, changes, with_ratio
 from gpuenc.dicom.derived import Derivation, derived, new_format
@@ -194,7 +194,7 @@ def write_dicom(
         photometric=photometric,
     )
     check_format(fmt)
-    frames = frames_of_array(samples, fmt, axes)
+    frames = frames_of_array(samples, fmt, axes, raw=syntax.family in RAW_FAMILIES)
     asked = Derivation(
         frames.format,
         frames.number_of_frames,

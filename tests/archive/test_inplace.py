@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,25 @@ def test_without_a_backup(job, tmp_path):
     # The journal lies among the sources, and is none.
     assert outcomes(bare) == {"a": "encoded", "b": "encoded"}
     assert resumed(bare) == {"a": "encoded", "b": "encoded"}
+
+
+def test_killed_without_a_backup_is_told_as_what_it_may_be(job):
+    """Nobody can say whether the run that was killed made it."""
+    place = job.sources[0]
+    bare = Job(job.sources, place, job.target, in_place=True, journal=place_of(place))
+    outcomes(bare)
+    db = Journal(bare.journal, bare.absolute().about(), resume=True)
+    db._db.execute(f"UPDATE files SET state = 1, ours = 0, {NO_OUTCOME}")
+    db.commit()
+    db._db.close()
+    watcher = Records()
+    run(replace(bare, resume=True), watcher)
+    assert {(record.status, record.reason) for record in watcher.records} == {("skipped", "already-encoded")}
+    assert all("perhaps replaced before the interruption; not compared" in each.message for each in watcher.records)
+    again = Records()
+    (bare.journal).unlink()
+    run(bare, again)
+    assert {record.message for record in again.records} == {"it has the target's transfer syntax"}
 
 
 def test_a_backup_that_cannot_be_made_costs_the_source_nothing(job, monkeypatch):

@@ -197,6 +197,25 @@ def test_values_that_do_not_fit_are_refused_on_the_device_too(cupy, dtype, alloc
             frames_of_array(arr, fmt, Layout("NHW", (1, 4, 4, 1))).frame(0)
 
 
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize(("dtype", "least", "greatest"), [("u2", 0, 4095), ("i2", -2048, 2047)])
+def test_values_are_held_against_bits_stored_where_no_codec_does(cupy, dtype, least, greatest, raw):
+    """No codec sees cells that go out raw, and 2048 in 12 signed bits looks like -2048 without sign extension."""
+    fmt = FrameFormat(1, 2, 1, 16, 12, dtype == "i2", "MONOCHROME2")
+    layout = Layout("NHW", (3, 1, 2, 1))
+    values = np.array([[[least, greatest]], [[0, greatest + 1]], [[least - 1, 0] if least else [0, 65535]]], dtype)
+    for arr in (values, arrays.adopted(cupy.put(values))):
+        frames = frames_of_array(arr, fmt, layout, raw=raw)
+        assert np.array_equal(frames.frame(0).host_cells().view(dtype), [least, greatest])
+        for index in (1, 2):
+            if arr is not values and not raw and dtype == "u2":
+                continue  # the kernels refuse them
+            with pytest.raises(ValuesOutsideBitsStored, match=rf"\({least}, {greatest}\)"):
+                frames.frame(index)
+        whole = frames_of_array(arr, fmt, layout, whole_cells=True)
+        assert np.array_equal(whole.frame(1).host_cells().view(dtype), values[1, 0])
+
+
 CASES = {
     "u12": (noise((3, 40, 48)), {"bits_stored": 12}),
     "u8": (noise((2, 40, 48), "u1", 8), {}),

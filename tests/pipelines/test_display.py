@@ -126,6 +126,30 @@ def test_each_frame_has_its_own_transform(tmp_path):
                     assert near(frames[number]["image"], formula(values[number] * slope, center, 500, "LINEAR"))
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_groups_that_are_not_one_for_each_frame_tell_nothing(tmp_path, count):
+    def each(group, *elements):
+        return made.Element(0x52009230, "SQ", [[made.Element(group, "SQ", [list(elements)])]] * count, True)
+
+    def failure(image, **options):
+        with (
+            gpuenc.FrameDataset(image.write(tmp_path / "a"), **options) as frames,
+            pytest.raises(InvalidPixels) as caught,
+        ):
+            frames[1]
+        return caught.value.code
+
+    rescaled, values = ct(each(0x00289145, ds(0x00281052, "0"), ds(0x00281053, "2")))
+    assert failure(rescaled, rescale=True) == "no-modality"
+    assert failure(rescaled, window=(0, 100)) == "no-modality"
+    with gpuenc.FrameDataset(rescaled.write(tmp_path / "a")) as frames:
+        assert np.array_equal(frames[1]["image"], values[1])
+    shown, values = ct(each(0x00289132, ds(0x00281050, "40"), ds(0x00281051, "400")))
+    assert failure(shown, window="file") == "no-window"
+    with gpuenc.FrameDataset(shown.write(tmp_path / "a"), rescale=True) as frames:
+        assert near(frames[1]["image"], values[1])
+
+
 def test_an_enhanced_object_is_rescaled_as_pydicom_reads_its_groups():
     path = named("eCT_Supplemental.dcm")
     enhanced = dcmread(path)

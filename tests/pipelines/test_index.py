@@ -13,7 +13,7 @@ import pytest
 
 import gpuenc
 from gpuenc.errors import IndexMismatch, InvalidOption
-from gpuenc.pipelines import indexing, records
+from gpuenc.pipelines import indexing, reading, records
 from tests import made
 from tests.pipelines.test_dataset import cine
 
@@ -102,6 +102,35 @@ def test_a_file_that_changes_while_it_is_open_is_noticed(archive):
             file.seek(-20, os.SEEK_END)
             file.write(b"\0")
         assert code(frames.__getitem__, 1) == "index-stale"
+
+
+def test_a_deflated_file_that_changes_while_it_is_open_is_noticed(archive):
+    folder, index = archive
+    path = folder / "a.dcm"
+    made.of(made.noise((2, 4, 6)), syntax=made.DEFLATED).write(path)
+    with gpuenc.FrameDataset(path, index=index) as frames:
+        assert frames[0]["image"].size
+        os.utime(path, ns=(0, 10**9))
+        assert code(frames.__getitem__, 1) == "index-stale"
+
+
+def test_a_deflated_file_is_read_from_where_it_was_checked(archive, monkeypatch):
+    """Another file gets its name in between."""
+    folder, index = archive
+    path = folder / "a.dcm"
+    old, new = made.noise((2, 4, 6)), made.noise((2, 4, 6)) ^ 1
+    made.of(old, syntax=made.DEFLATED).write(path)
+    made.of(new, syntax=made.DEFLATED).write(folder / "new")
+    right = reading.Files._file
+
+    def replaced(files, record):
+        file = right(files, record)
+        os.replace(folder / "new", path)
+        return file
+
+    with gpuenc.FrameDataset(path, index=index) as frames:
+        monkeypatch.setattr(reading.Files, "_file", replaced)
+        assert np.array_equal(frames[1]["image"], old[1])
 
 
 def test_rebuilding_reads_only_what_changed(archive, looked):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from typer.testing import CliRunner
 import gpuenc
 from gpuenc.cli import app
 from gpuenc.errors import DestinationError, JobError, SourceError
-from gpuenc.pipelines import webdataset
+from gpuenc.pipelines import shard_sources, webdataset
 from gpuenc.pipelines.shard_sources import Encoding, SampleStream
 from gpuenc.pipelines.tar_shard import TarShard
 from gpuenc.pipelines.webdataset import ShardJob, write_shards
@@ -277,6 +278,80 @@ def test_a_source_that_changed_meanwhile_is_noticed(archive, tmp_path):
     with pytest.raises(JobError) as caught:
         run(archive, tmp_path / "out", resume=True)
     assert caught.value.code == "journal-differs"
+
+
+def three(folder, to):
+    """Write files of 1, 6 and 1 frames; for RLE ones that are taken as they are."""
+    folder.mkdir()
+    for name, count in (("a", 1), ("b", 6), ("c", 1)):
+        made.of(made.noise((count, 8, 8), "u2")).write(folder / name)
+        if to == "rle":
+            gpuenc.compress(dcmread(folder / name), to).save_as(folder / name)
+
+
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("to", ["rle", "htj2k-lossless"])
+def test_nothing_stays_of_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch, to, held):
+    """Two samples a shard: those of b are in finished ones by then, where it is not held."""
+    three(tmp_path / "in", to)
+
+    class Changing(shard_sources.DicomFile):
+        def __init__(self, path, **options):
+            super().__init__(path, **options)
+            if held:
+                self.touch()
+
+        def frame(self, index):
+            found = super().frame(index)
+            if index == 5:
+                finished.update(path.name for path in (tmp_path / "out").glob("*.tar"))
+                self.touch()
+            return found
+
+        def touch(self):
+            if self.path.endswith("b"):
+                os.utime(self.path, ns=(0, 10**9))
+
+    finished = set()
+    monkeypatch.setattr(shard_sources, "DicomFile", Changing)
+    if not held:
+        monkeypatch.setattr(shard_sources, "_HELD_BYTES", 0)
+    summary = run(tmp_path / "in", tmp_path / "out", to=to, samples=2, threads=1)
+    assert [(each.file, each.frame, each.code) for each in summary.failed] == [(1, None, "source-changed")]
+    assert len(finished) >= 2 or held or to != "rle"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["index.json", "shard-000000.tar"]
+    said = json.loads((tmp_path / "out" / "index.json").read_text())
+    assert said["without"] == [{"file": 1, "frame": None, "code": "source-changed"}]
+    monkeypatch.undo()
+    (tmp_path / "in" / "b").write_bytes(b"no image")
+    run(tmp_path / "in", tmp_path / "right", to=to)
+    assert samples(tmp_path / "out") == samples(tmp_path / "right")
+    assert list(samples(tmp_path / "out")) == ["00000000-000000", "00000002-000000"]
+
+
+def test_a_source_that_changes_after_a_resumed_job_took_some_of_it_ends_the_job(tmp_path, monkeypatch):
+    three(tmp_path / "in", "rle")
+    monkeypatch.setattr(shard_sources, "_HELD_BYTES", 0)
+    stop, right = threading.Event(), webdataset._Run._finish
+
+    def first(run, *arguments):
+        right(run, *arguments)
+        stop.set()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(webdataset._Run, "_finish", first)
+        assert write_shards(job(tmp_path / "in", tmp_path / "out", to="rle", samples=2), stop).interrupted
+
+    class Changing(shard_sources.DicomFile):
+        def frame(self, index):
+            os.utime(self.path, ns=(0, 10**9))
+            return super().frame(index)
+
+    monkeypatch.setattr(shard_sources, "DicomFile", Changing)
+    with pytest.raises(JobError) as caught:
+        run(tmp_path / "in", tmp_path / "out", to="rle", samples=2, resume=True)
+    assert caught.value.code == "journal-differs"
+    assert not (tmp_path / "out" / webdataset.INDEX).exists()
 
 
 def test_nothing_is_overwritten(archive, tmp_path):

@@ -16,7 +16,7 @@ from gpuenc.dicom.scale import Scale, quantised
 from gpuenc.errors import DestinationError, GpuencError, InvalidPixels
 
 J2K, HT = "jpeg2000-lossless", "htj2k-lossless"
-NATIVE = "explicit-vr-little-endian"
+NATIVE, DEFLATED_FRAMES = "explicit-vr-little-endian", "deflated-image-frame"
 
 
 def source(name):
@@ -147,11 +147,23 @@ def test_arrays_that_such_an_object_cannot_hold(ct, out, dtype, rescale, message
     assert list(out.parent.iterdir()) == []
 
 
-def test_values_outside_bits_stored_are_refused_and_nothing_is_left(ct, out):
+@pytest.mark.parametrize(("dtype", "value"), [("u2", 5000), ("i2", 2048), ("i2", -2049)])
+@pytest.mark.parametrize("target", [HT, "rle", NATIVE, "deflated-explicit-vr-little-endian", DEFLATED_FRAMES])
+def test_values_outside_bits_stored_are_refused_and_nothing_is_left(ct, out, target, dtype, value):
+    arr = np.zeros((128, 128), dtype)
+    arr[7, 8] = value
     with pytest.raises(GpuencError) as caught:
-        gpuenc.write_dicom(ct, np.full((128, 128), 5000, "u2"), HT, out, rescale=(1, 0), bits_stored=12)
+        gpuenc.write_dicom(ct, arr, target, out, rescale=(1, 0), bits_stored=12)
     assert caught.value.code == "values-outside-bits-stored"
     assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(("dtype", "least", "greatest"), [("u2", 0, 4095), ("i2", -2048, 2047)])
+def test_all_values_of_bits_stored_fit(ct, out, dtype, least, greatest):
+    arr = np.zeros((128, 128), dtype)
+    arr[7, 8:10] = least, greatest
+    gpuenc.write_dicom(ct, arr, NATIVE, out, rescale=(1, 0), bits_stored=12)
+    assert np.array_equal(dcmread(out).pixel_array, arr)
 
 
 def test_nothing_is_overwritten(ct, out):
@@ -255,6 +267,22 @@ def test_frames_that_the_template_describes_one_by_one(out):
         assert "DerivationImageSequence" not in item
     source_of = shared.DerivationImageSequence[0].SourceImageSequence[0]
     assert source_of.ReferencedSOPInstanceUID == template.SOPInstanceUID
+
+
+def test_a_window_is_that_of_every_frame_where_values_mean_the_same(out):
+    template = source("eCT_Supplemental.dcm")
+    [shared] = template.SharedFunctionalGroupsSequence
+    arr, slope = template.pixel_array, shared.PixelValueTransformationSequence[0].RescaleSlope
+    for item in template.PerFrameFunctionalGroupsSequence:
+        item.FrameVOILUTSequence = shared.FrameVOILUTSequence
+    gpuenc.write_dicom(template, arr, HT, out, rescale="template", window=(1, 100))
+    made = dcmread(out)
+    [shared] = made.SharedFunctionalGroupsSequence
+    [shown] = shared.FrameVOILUTSequence
+    assert (shown.WindowCenter, shown.WindowWidth) == (1, 100)
+    assert shared.PixelValueTransformationSequence[0].RescaleSlope == slope
+    assert not any("FrameVOILUTSequence" in item for item in made.PerFrameFunctionalGroupsSequence)
+    assert "WindowCenter" not in made
 
 
 def valid(ds):
