@@ -54,11 +54,14 @@ class Unnamed:
         Where it is, and its name to be.
     overwrite : bool
         Replace a file that has that name.
+    inode : tuple of int
+        Device and inode of what was written.
     """
 
     temporary: str
     path: str
     overwrite: bool
+    inode: tuple[int, int]
 
     def name(self) -> None:
         """Give it its name.
@@ -69,15 +72,20 @@ class Unnamed:
             ``destination-exists``, ``destination-unwritable`` or ``disk-full``; it is as before.
         """
         with errors():
+            if _inode_of(os.lstat(self.temporary)) != self.inode:
+                raise DestinationError(
+                    "another file took the place of its temporary one", code="destination-unwritable"
+                )
             if self.overwrite:
                 os.replace(self.temporary, self.path)
             else:
                 _rename_to_new(self.temporary, self.path)
 
     def remove(self) -> None:
-        """Leave nothing of it."""
+        """Leave nothing of it, and of no other file."""
         with contextlib.suppress(OSError):
-            os.unlink(self.temporary)
+            if _inode_of(os.lstat(self.temporary)) == self.inode:
+                os.unlink(self.temporary)
 
 
 class AtomicFile:
@@ -180,7 +188,8 @@ class AtomicFile:
         """
         with self.errors():
             self.file.flush()
-            size = os.fstat(self.file.fileno()).st_size
+            written = os.fstat(self.file.fileno())
+            size = written.st_size
             if hasattr(os, "fchmod"):
                 os.fchmod(self.file.fileno(), 0o666 & ~_umask())
                 if like is not None:
@@ -192,7 +201,7 @@ class AtomicFile:
             self.file.close()
         if check:
             check()
-        whole = Unnamed(self._temporary, self._path, self._overwrite)
+        whole = Unnamed(self._temporary, self._path, self._overwrite, _inode_of(written))
         if self._defer:
             self._open = False
             self._forget()
@@ -240,8 +249,8 @@ class AtomicFile:
         except FileExistsError:
             if not self._token:
                 raise
-            # Of whoever had the same token: an earlier try of the same run, which is over.
-            os.unlink(name)
+            # Of whoever has the same token, and may still need it: two paths may lead to the same place.
+            name = f"{self._stem}-{_digits_of(self._path)}{tail}{TEMPORARY_SUFFIX}"
             file = os.open(name, flags, 0o600)
         return os.fdopen(file, "wb", buffering=_BUFFER_BYTES), name
 
@@ -267,7 +276,18 @@ def errors() -> Iterator[None]:
 def temporaries_of(destination: str, token: str) -> list[str]:
     """Return the paths that temporary files of this destination have where they are made with this token."""
     folder, name = os.path.split(destination)
-    return [os.path.join(folder, f"{_stem_of(name)}{token}{tail}{TEMPORARY_SUFFIX}") for tail in ("", "-2")]
+    stem = os.path.join(folder, f"{_stem_of(name)}{token}")
+    others = ("", f"-{_digits_of(destination)}")
+    return [f"{stem}{other}{tail}{TEMPORARY_SUFFIX}" for other in others for tail in ("", "-2")]
+
+
+def _digits_of(path: str) -> str:
+    """Return eight hexadecimal digits that tell a path from others that lead to the same place."""
+    return hashlib.sha256(os.fsencode(os.path.normpath(path))).hexdigest()[:8]
+
+
+def _inode_of(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def _stem_of(name: str) -> str:
