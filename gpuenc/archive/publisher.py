@@ -18,7 +18,7 @@ from gpuenc.archive.manifest import SHARD_BYTES, SHARD_FILES
 from gpuenc.archive.scan import Item
 from gpuenc.archive.stamp import Stamp
 from gpuenc.dicom.atomic import errors
-from gpuenc.dicom.flushing import Flusher
+from gpuenc.dicom.flushing import Flusher, unflushed
 from gpuenc.errors import DestinationError, GpuencError, SourceError
 
 if TYPE_CHECKING:
@@ -120,8 +120,9 @@ class Publisher:
                 complete.unnamed.remove()
                 record = _failed(complete.record, error)
             outcomes.append((complete.number, record))
-        self._flusher.folders({os.path.dirname(complete.unnamed.path) for complete in group})
-        return outcomes
+        wrong = self._flusher.folders({os.path.dirname(complete.unnamed.path) for complete in group})
+        folders = {complete.number: os.path.dirname(complete.unnamed.path) for complete in group}
+        return [(number, _noted(record, wrong.get(folders[number]))) for number, record in outcomes]
 
 
 def _with_its_name(complete: Complete, job: Job) -> Record:
@@ -134,6 +135,13 @@ def _with_its_name(complete: Complete, job: Job) -> Record:
         unnamed.name()
     stamp = Stamp.of_any(unnamed.path)
     return replace(record, output_mtime_ns=stamp.mtime_ns if stamp else 0)
+
+
+def _noted(record: Record, error: OSError | None) -> Record:
+    """Return an outcome that says of an output's name that it may not be on the disk; the output is there."""
+    if error is None or record.status == "failed":
+        return record
+    return replace(record, message="; ".join(filter(None, (record.message, unflushed(error)))))
 
 
 def _failed(record: Record, error: GpuencError | OSError) -> Record:

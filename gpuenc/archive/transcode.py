@@ -294,7 +294,7 @@ def _written(
     return _record(
         work,
         "encoded",
-        message="; ".join(source.notes),
+        message="; ".join(filter(None, (*source.notes, summary.note))),
         destination=str(item.destination),
         source_syntax=source.syntax,
         plugins=dict(tally.plugins),
@@ -371,6 +371,7 @@ def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Re
             check=check,
         )
         size, digest = copy.bytes_written, copy.digest
+        message = "; ".join(filter(None, (message, copy.note)))
     return _record(
         work,
         "copied",

@@ -16,6 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Self
 
 from gpuenc.dicom.digests import PIECE_BYTES, file_digest, xxh3_128
+from gpuenc.dicom.flushing import sync_folder, unflushed
 from gpuenc.dicom.regular import regular
 from gpuenc.errors import DestinationError
 
@@ -38,10 +39,14 @@ _UMASK_LOCK = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What was copied: the file's size, and its XXH3-128 as 32 hexadecimal digits, the same for both files."""
+    """What was copied: the file's size, its XXH3-128 as 32 hexadecimal digits, the same for both files, and a note.
+
+    The note is that of `AtomicFile`.
+    """
 
     bytes_written: int
     digest: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,8 @@ class AtomicFile:
     ----------
     file : binary file
         What to write to; use it within `errors`.
+    note : str
+        Why its name may not be on the disk although `publish` was to see to that, or nothing.
 
     Raises
     ------
@@ -128,7 +135,7 @@ class AtomicFile:
         self._path = os.fspath(destination)
         self._folder, name = os.path.split(self._path)
         self._overwrite, self._fsync, self._defer, self._token = overwrite, fsync, defer, token
-        self._open = False
+        self._open, self.note = False, ""
         self._handle: int | None = None
         with self.errors():
             if not overwrite and os.path.lexists(self._path):
@@ -212,7 +219,10 @@ class AtomicFile:
         self._forget()
         # The file is there: what goes wrong from here on must not have anyone believe it failed.
         if self._fsync:
-            sync_folder(self._folder or ".")
+            try:
+                sync_folder(self._folder or ".")
+            except OSError as error:
+                self.note = unflushed(error)
         return size
 
     def abort(self) -> None:
@@ -350,19 +360,7 @@ def copy_file(
             copied = file_digest(written, check=check)
         if copied != digest.hexdigest():
             raise DestinationError("the copy is not what was read from the source", code="read-back-mismatch")
-        return Copy(out.publish(), copied)
-
-
-def sync_folder(folder: str) -> None:
-    """Flush a folder where it can be: some file systems refuse it, and a folder may be writable but not readable."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        return Copy(out.publish(), copied, out.note)
 
 
 def _rename_to_new(temporary: str, path: str) -> None:

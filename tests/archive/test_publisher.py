@@ -181,6 +181,28 @@ def test_no_room_when_it_is_flushed(job, monkeypatch):
     assert content(job.destination) == {}
 
 
+@pytest.mark.parametrize("durability", ["file", "shard"])
+@pytest.mark.parametrize("name", ["EIO", "EMFILE", "EINVAL"])
+def test_a_folder_that_does_not_reach_the_disk_is_told(job, monkeypatch, durability, name):
+    """Its files have their names: they did not fail, and their records say what may be lost."""
+    fsync, code, folder = os.fsync, getattr(errno, name), os.fspath(job.destination / "new")
+
+    def broken(file):
+        if os.readlink(f"/proc/self/fd/{file}").endswith(folder):
+            raise OSError(code, os.strerror(code))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", broken)
+    monkeypatch.setattr(flushing, "_syncfs", lambda: None)
+    watcher = Records()
+    run(replace(job, durability=durability), watcher)
+    assert {record.status for record in watcher.records} == {"encoded", "copied"}
+    told = {Path(record.source).name for record in watcher.records if os.strerror(code) in record.message}
+    # In groups, folders above are flushed as well.
+    assert told == (set() if name == "EINVAL" else {"d"} if durability == "file" else {"c", "d"})
+    assert content(job.destination).keys() == set(NAMES)
+
+
 class Cut(BaseException):
     """The process ends here."""
 
