@@ -86,11 +86,12 @@ class Unnamed:
             else:
                 _rename_to_new(self.temporary, self.path)
 
-    def remove(self) -> None:
-        """Leave nothing of it, and of no other file."""
+    def remove(self, path: str = "", folder: int | None = None) -> None:
+        """Leave nothing of it; of another file all. It may lie elsewhere by now, at a path in an open folder."""
+        path = path or self.temporary
         with contextlib.suppress(OSError):
-            if _inode_of(os.lstat(self.temporary)) == self.inode:
-                os.unlink(self.temporary)
+            if _inode_of(os.lstat(path, dir_fd=folder)) == self.inode:
+                os.unlink(path, dir_fd=folder)
 
 
 class AtomicFile:

@@ -181,6 +181,30 @@ def test_no_room_when_it_is_flushed(job, monkeypatch):
     assert content(job.destination) == {}
 
 
+@pytest.mark.parametrize("there_again", [False, True])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_destination_that_is_moved_while_outputs_wait(job, tmp_path, monkeypatch, workers, there_again):
+    """None of them stays behind, in neither folder, and the reason is told."""
+    named, waiting = Publisher._named, []
+
+    def late(self, group):
+        if not waiting:
+            waiting.extend(path for path in content(job.destination) if path.endswith("gpuenc-tmp"))
+            job.destination.rename(tmp_path / "elsewhere")
+            if there_again:
+                (job.destination / "new" / "below").mkdir(parents=True)
+        return named(self, group)
+
+    monkeypatch.setattr(Publisher, "_named", late)
+    monkeypatch.setattr(job_module, "Publisher", partial(Publisher, limits=Limits(files=len(NAMES))))
+    found, summary = outcomes(job, workers=workers, journal=place_of(tmp_path / "journal"))
+    assert len(waiting) == len(NAMES)
+    assert set(found.values()) == {"destination-lost"}
+    assert summary.stopped == "destination-lost"
+    assert content(tmp_path / "elsewhere") == {}
+    assert content(job.destination) == {}
+
+
 @pytest.mark.parametrize("durability", ["file", "shard"])
 @pytest.mark.parametrize("name", ["EIO", "EMFILE", "EINVAL"])
 def test_a_folder_that_does_not_reach_the_disk_is_told(job, monkeypatch, durability, name):
