@@ -370,8 +370,7 @@ def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Re
             token=job.token,
             check=check,
         )
-        size, digest = copy.bytes_written, copy.digest
-        message = "; ".join(filter(None, (message, copy.note)))
+        size, digest, message = copy.bytes_written, copy.digest, "; ".join(filter(None, (message, copy.note)))
     return _record(
         work,
         "copied",
