@@ -49,7 +49,7 @@ def carry(
     if not (is_remote(item.source_path) or is_remote(item.place)):
         return transcode_file(item, job, stop, waits, defer, destination)
     begun = time.perf_counter()
-    carrier = _Carrier(item, _with_choice(item, job), stop, waits)
+    carrier = _Carrier(item, _with_choice(item, job), stop, waits, destination)
     try:
         record = carrier.outcome()
     except Interrupted:
@@ -89,12 +89,16 @@ def _with_choice(item: Item, job: Job) -> Job:
 
 @dataclass(slots=True)
 class _Carrier:
-    """One file on its way; `kept_at` is the address of its output, where that has one."""
+    """One file on its way; `kept_at` is the address of its output, where that has one.
+
+    `place` is which folder the job's destination was when the job began, where it is a folder.
+    """
 
     item: Item
     job: Job
     stop: threading.Event
     waits: Callable[[bool], None]
+    place: Identity | None = None
     stamp: Stamp = field(default_factory=lambda: Stamp(0, 0))
     kept_at: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -167,7 +171,9 @@ class _Carrier:
             output = folder / "output"
             # It is gone in a moment, and what counts is the store's.
             job = replace(job, durability="none", overwrite=False)
-        record = transcode_file(Item(source, output, replaces=item.replaces), job, self.stop, self.waits)
+        place = None if is_remote(item.destination) else self.place
+        work = Item(source, output, replaces=item.replaces)
+        record = transcode_file(work, job, self.stop, self.waits, destination=place)
         if digest and record.source_digest and record.source_digest != digest:
             raise SourceError("the copy of the object is not what was sent", code="source-changed")
         if record.status not in _MADE or not is_remote(item.destination):

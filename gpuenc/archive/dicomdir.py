@@ -54,6 +54,8 @@ class Rebuilt:
         Its size.
     digest : str
         Its XXH3-128, 32 hexadecimal digits.
+    note : str
+        As that of `AtomicFile`.
     """
 
     files: int
@@ -61,6 +63,7 @@ class Rebuilt:
     missing: int
     bytes_written: int
     digest: str
+    note: str = ""
 
 
 def is_dicomdir(path: Path) -> bool:
@@ -109,7 +112,7 @@ def rebuild(source: Path, destination: Path, *, overwrite: bool = True, fsync: b
             written = file_digest(out.flushed())
         if written != digest:
             raise DestinationError("the DICOMDIR is not what was written", code="read-back-mismatch")
-        return Rebuilt(files, changed, missing, out.publish(), digest)
+        return Rebuilt(files, changed, missing, out.publish(), digest, out.note)
 
 
 def wrong_records(path: Path) -> dict[int, dict[int, str]]:

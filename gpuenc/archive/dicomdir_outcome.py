@@ -81,11 +81,12 @@ def _rebuilt(record: Record, source: Path, destination: Path, *, fsync: bool) ->
         return replace(record, reason="dicomdir-stale", message=f"internal error: {type(error).__name__}")
     stamp = Stamp.of_any(destination)
     said = f"{made.changed} of {made.files} records changed"
+    said += f"; {made.missing} files it names are not there" if made.missing else ""
     return replace(
         record,
         # Of one that was brought up to date before, nothing changes any more.
         reason="dicomdir-rebuilt" if made.changed or made.digest != record.output_digest else "no-pixel-data",
-        message=f"{said}; {made.missing} files it names are not there" if made.missing else said,
+        message="; ".join(filter(None, (said, made.note))),
         bytes_out=made.bytes_written,
         output_digest=made.digest,
         output_mtime_ns=stamp.mtime_ns if stamp else 0,

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.folders import make_folders
-from gpuenc.dicom.atomic import DISK_FULL, copy_file, sync_folder
+from gpuenc.dicom.atomic import DISK_FULL, copy_file
+from gpuenc.dicom.flushing import sync_folder
 from gpuenc.dicom.regular import regular
 from gpuenc.errors import DestinationError
 
@@ -33,14 +34,17 @@ def kept(item: Item, job: Job) -> Iterator[None]:
     Raises
     ------
     DestinationError
-        ``destination-exists``: another file has the backup's name; or it cannot be written.
+        ``destination-exists``: another file has the backup's name; or it cannot be written, or not flushed to the disk.
     """
     backup = backup_of(item, job)
     if backup is None:
         yield
         return
-    made = _keep(item.source, backup, durable=job.durability != "none", token=job.token)
+    durable = job.durability != "none"
+    changed, made, note = _keep(item.source, backup, durable=durable, token=job.token)
     try:
+        if durable:
+            _flush(changed, note)
         yield
     except BaseException:
         # Where the original is not in its place any more, the backup is all there is of it.
@@ -58,9 +62,9 @@ def backup_of(item: Item, job: Job) -> Path | None:
     return job.backup / whole.relative_to(whole.anchor)
 
 
-def _keep(source: Path, backup: Path, *, durable: bool, token: str) -> bool:
-    """Give a source its backup, on the disk before anything happens to the source; return whether it is a new one."""
-    changed, new = _make_folder(backup.parent), True
+def _keep(source: Path, backup: Path, *, durable: bool, token: str) -> tuple[list[Path], bool, str]:
+    """Give a source its backup; return the folders that changed, whether it is a new one, and its note."""
+    changed, new, note = _make_folder(backup.parent), True, ""
     try:
         os.link(source, backup)
     except OSError as error:
@@ -72,14 +76,24 @@ def _keep(source: Path, backup: Path, *, durable: bool, token: str) -> bool:
         elif error.errno in DISK_FULL:
             raise DestinationError("the backup cannot be written", code="disk-full") from None
         else:
-            copy_file(source, backup, fsync=durable, token=token)
+            note = copy_file(source, backup, fsync=durable, token=token).note
     if not os.path.samefile(source, backup):
         with contextlib.suppress(OSError):
             shutil.copystat(source, backup)
-    if durable:
+    return changed, new, note
+
+
+def _flush(changed: list[Path], note: str) -> None:
+    """Have a backup's name on the disk before anything happens to the source."""
+    try:
         for folder in changed:
             sync_folder(os.fspath(folder))
-    return new
+    except OSError as error:
+        note = error.strerror or type(error).__name__
+    if note:  # the system tells of it once: whoever made the copy may have been told
+        raise DestinationError(
+            f"the backup's folder could not be flushed to the disk: {note}", code="destination-unwritable"
+        )
 
 
 def _same(one: Path, other: Path) -> bool:

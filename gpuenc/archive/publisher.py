@@ -6,6 +6,7 @@ power cut leaves none of them under its name, or all that it has named whole; a 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,12 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from gpuenc.archive.folders import demand_same, identity
 from gpuenc.archive.inplace import kept
 from gpuenc.archive.manifest import SHARD_BYTES, SHARD_FILES
 from gpuenc.archive.scan import Item
 from gpuenc.archive.stamp import Stamp
 from gpuenc.dicom.atomic import errors
-from gpuenc.dicom.flushing import Flusher
+from gpuenc.dicom.flushing import Flusher, unflushed
 from gpuenc.errors import DestinationError, GpuencError, SourceError
 
 if TYPE_CHECKING:
@@ -49,6 +51,45 @@ class Limits:
     seconds: float = _MOST_S
 
 
+class Folder:
+    """A job's destination, which keeps what belongs to the job out of another folder of that name.
+
+    Parameters
+    ----------
+    path : Path
+        It must exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._identity, self._handle = path, identity(path), -1
+        if hasattr(os, "O_DIRECTORY") and os.unlink in os.supports_dir_fd:
+            with contextlib.suppress(OSError):
+                self._handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def demand_same(self) -> None:
+        """Check that it is where it was.
+
+        Raises
+        ------
+        DestinationError
+            ``destination-lost``.
+        """
+        demand_same(self._path, self._identity)
+
+    def remove(self, unnamed: Unnamed) -> None:
+        """Leave nothing of an output that has no name, although the folder may have another one by now."""
+        unnamed.remove()
+        below = os.path.relpath(unnamed.temporary, self._path)
+        if self._handle >= 0 and not below.startswith(os.pardir + os.sep) and identity(self._path) != self._identity:
+            unnamed.remove(below, self._handle)
+
+    def close(self) -> None:
+        """Give back the folder."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
 class Publisher:
     """Names outputs in groups, in a thread of its own. Used by one thread.
 
@@ -63,6 +104,7 @@ class Publisher:
     def __init__(self, job: Job, limits: Limits = Limits()) -> None:
         self._job, self._limits = job, limits
         self._flusher = Flusher(os.fspath(job.destination))
+        self._folder = Folder(job.destination)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="gpuenc-names")
         self._group: list[Complete] = []
         self._in_work: list[Complete] = []
@@ -100,9 +142,10 @@ class Publisher:
         """Remove what has no name yet; once more does nothing."""
         self._executor.shutdown(wait=True)
         for complete in (*self._in_work, *self._group):
-            complete.unnamed.remove()  # of those that have their name, nothing is there
+            self._folder.remove(complete.unnamed)  # of those that have their name, nothing is there
         self._in_work, self._group = [], []
         self._flusher.close()
+        self._folder.close()
 
     def _is_full(self) -> bool:
         return len(self._group) >= self._limits.files or self._group_bytes >= self._limits.bytes_total
@@ -112,16 +155,18 @@ class Publisher:
         outcomes = []
         for complete in group:
             try:
+                self._folder.demand_same()
                 with errors():
                     if error := lost.get(complete.unnamed.temporary):
                         raise error
                 record = _with_its_name(complete, self._job)
             except (GpuencError, OSError) as error:
-                complete.unnamed.remove()
+                self._folder.remove(complete.unnamed)
                 record = _failed(complete.record, error)
             outcomes.append((complete.number, record))
-        self._flusher.folders({os.path.dirname(complete.unnamed.path) for complete in group})
-        return outcomes
+        wrong = self._flusher.folders({os.path.dirname(complete.unnamed.path) for complete in group})
+        folders = {complete.number: os.path.dirname(complete.unnamed.path) for complete in group}
+        return [(number, _noted(record, wrong.get(folders[number]))) for number, record in outcomes]
 
 
 def _with_its_name(complete: Complete, job: Job) -> Record:
@@ -134,6 +179,13 @@ def _with_its_name(complete: Complete, job: Job) -> Record:
         unnamed.name()
     stamp = Stamp.of_any(unnamed.path)
     return replace(record, output_mtime_ns=stamp.mtime_ns if stamp else 0)
+
+
+def _noted(record: Record, error: OSError | None) -> Record:
+    """Return an outcome that says of an output's name that it may not be on the disk; the output is there."""
+    if error is None or record.status == "failed":
+        return record
+    return replace(record, message="; ".join(filter(None, (record.message, unflushed(error)))))
 
 
 def _failed(record: Record, error: GpuencError | OSError) -> Record:

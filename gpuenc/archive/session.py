@@ -16,7 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpuenc.archive.addresses import is_remote
 from gpuenc.archive.budget import FILES_BEYOND_CORES, ByteBudget
+from gpuenc.archive.folders import identity
 from gpuenc.archive.workers import Workers
 from gpuenc.errors import GpuencError, JobError
 
@@ -81,7 +83,8 @@ class Session:
     Parameters
     ----------
     job : Job
-        What to do; `Job.cluster` says what was asked for of each worker.
+        What to do; `Job.cluster` says what was asked for of each worker. This machine sees its destination: from now
+        on, another folder of that name is not written to.
     means : Means
         What this worker has.
     held : callable
@@ -104,6 +107,8 @@ class Session:
         self._has_gpu = has_gpu
         self.name = os.urandom(8).hex()
         self._job, self._held, self._tell = fitted(job, means), held, tell
+        # It was seen to be the job's; how other machines number their disks says nothing here.
+        self._place = None if job.dry_run or is_remote(job.destination) else identity(job.destination)
         self._given: queue.SimpleQueue[tuple[int, Sequence[Task]] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._attempts: dict[int, _Attempt] = {}
@@ -207,7 +212,7 @@ class Session:
         if given and not self._stop.is_set():
             shard, tasks = given
             self._where.update((task.number, shard) for task in tasks)
-            pool.give(tasks)
+            pool.give([replace(task, destination=self._place) for task in tasks])
 
     def _arrived(self, number: int, record: Record) -> None:
         shard = self._where.pop(number)

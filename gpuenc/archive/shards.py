@@ -155,7 +155,10 @@ def window_files(workers: int) -> int:
 
 
 def packed(tasks: Iterable[Task]) -> bytes:
-    """Return files as few bytes: a scheduler keeps its last thousand messages to each worker."""
+    """Return files as few bytes: a scheduler keeps its last thousand messages to each worker.
+
+    Which folder the destination is, each machine knows itself (`archive/session.py`).
+    """
     values = [
         (task.number, task.item.source_path, task.item.place, task.item.replaces, task.size_bytes) for task in tasks
     ]

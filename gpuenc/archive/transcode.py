@@ -294,7 +294,7 @@ def _written(
     return _record(
         work,
         "encoded",
-        message="; ".join(source.notes),
+        message="; ".join(filter(None, (*source.notes, summary.note))),
         destination=str(item.destination),
         source_syntax=source.syntax,
         plugins=dict(tally.plugins),
@@ -370,7 +370,7 @@ def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Re
             token=job.token,
             check=check,
         )
-        size, digest = copy.bytes_written, copy.digest
+        size, digest, message = copy.bytes_written, copy.digest, "; ".join(filter(None, (message, copy.note)))
     return _record(
         work,
         "copied",

@@ -16,6 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Self
 
 from gpuenc.dicom.digests import PIECE_BYTES, file_digest, xxh3_128
+from gpuenc.dicom.flushing import sync_folder, unflushed
 from gpuenc.dicom.regular import regular
 from gpuenc.errors import DestinationError
 
@@ -38,10 +39,14 @@ _UMASK_LOCK = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What was copied: the file's size, and its XXH3-128 as 32 hexadecimal digits, the same for both files."""
+    """What was copied: the file's size, its XXH3-128 as 32 hexadecimal digits, the same for both files, and a note.
+
+    The note is that of `AtomicFile`.
+    """
 
     bytes_written: int
     digest: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +59,14 @@ class Unnamed:
         Where it is, and its name to be.
     overwrite : bool
         Replace a file that has that name.
+    inode : tuple of int
+        Device and inode of what was written.
     """
 
     temporary: str
     path: str
     overwrite: bool
+    inode: tuple[int, int]
 
     def name(self) -> None:
         """Give it its name.
@@ -69,15 +77,21 @@ class Unnamed:
             ``destination-exists``, ``destination-unwritable`` or ``disk-full``; it is as before.
         """
         with errors():
+            if _inode_of(os.lstat(self.temporary)) != self.inode:
+                raise DestinationError(
+                    "another file took the place of its temporary one", code="destination-unwritable"
+                )
             if self.overwrite:
                 os.replace(self.temporary, self.path)
             else:
                 _rename_to_new(self.temporary, self.path)
 
-    def remove(self) -> None:
-        """Leave nothing of it."""
+    def remove(self, path: str = "", folder: int | None = None) -> None:
+        """Leave nothing of it; of another file all. It may lie elsewhere by now, at a path in an open folder."""
+        path = path or self.temporary
         with contextlib.suppress(OSError):
-            os.unlink(self.temporary)
+            if _inode_of(os.lstat(path, dir_fd=folder)) == self.inode:
+                os.unlink(path, dir_fd=folder)
 
 
 class AtomicFile:
@@ -101,6 +115,8 @@ class AtomicFile:
     ----------
     file : binary file
         What to write to; use it within `errors`.
+    note : str
+        Why its name may not be on the disk although `publish` was to see to that, or nothing.
 
     Raises
     ------
@@ -120,7 +136,7 @@ class AtomicFile:
         self._path = os.fspath(destination)
         self._folder, name = os.path.split(self._path)
         self._overwrite, self._fsync, self._defer, self._token = overwrite, fsync, defer, token
-        self._open = False
+        self._open, self.note = False, ""
         self._handle: int | None = None
         with self.errors():
             if not overwrite and os.path.lexists(self._path):
@@ -180,7 +196,8 @@ class AtomicFile:
         """
         with self.errors():
             self.file.flush()
-            size = os.fstat(self.file.fileno()).st_size
+            written = os.fstat(self.file.fileno())
+            size = written.st_size
             if hasattr(os, "fchmod"):
                 os.fchmod(self.file.fileno(), 0o666 & ~_umask())
                 if like is not None:
@@ -192,7 +209,7 @@ class AtomicFile:
             self.file.close()
         if check:
             check()
-        whole = Unnamed(self._temporary, self._path, self._overwrite)
+        whole = Unnamed(self._temporary, self._path, self._overwrite, _inode_of(written))
         if self._defer:
             self._open = False
             self._forget()
@@ -203,7 +220,10 @@ class AtomicFile:
         self._forget()
         # The file is there: what goes wrong from here on must not have anyone believe it failed.
         if self._fsync:
-            sync_folder(self._folder or ".")
+            try:
+                sync_folder(self._folder or ".")
+            except OSError as error:
+                self.note = unflushed(error)
         return size
 
     def abort(self) -> None:
@@ -240,8 +260,8 @@ class AtomicFile:
         except FileExistsError:
             if not self._token:
                 raise
-            # Of whoever had the same token: an earlier try of the same run, which is over.
-            os.unlink(name)
+            # Of whoever has the same token, and may still need it: two paths may lead to the same place.
+            name = f"{self._stem}-{_digits_of(self._path)}{tail}{TEMPORARY_SUFFIX}"
             file = os.open(name, flags, 0o600)
         return os.fdopen(file, "wb", buffering=_BUFFER_BYTES), name
 
@@ -267,7 +287,18 @@ def errors() -> Iterator[None]:
 def temporaries_of(destination: str, token: str) -> list[str]:
     """Return the paths that temporary files of this destination have where they are made with this token."""
     folder, name = os.path.split(destination)
-    return [os.path.join(folder, f"{_stem_of(name)}{token}{tail}{TEMPORARY_SUFFIX}") for tail in ("", "-2")]
+    stem = os.path.join(folder, f"{_stem_of(name)}{token}")
+    others = ("", f"-{_digits_of(destination)}")
+    return [f"{stem}{other}{tail}{TEMPORARY_SUFFIX}" for other in others for tail in ("", "-2")]
+
+
+def _digits_of(path: str) -> str:
+    """Return eight hexadecimal digits that tell a path from others that lead to the same place."""
+    return hashlib.sha256(os.fsencode(os.path.normpath(path))).hexdigest()[:8]
+
+
+def _inode_of(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def _stem_of(name: str) -> str:
@@ -330,19 +361,7 @@ def copy_file(
             copied = file_digest(written, check=check)
         if copied != digest.hexdigest():
             raise DestinationError("the copy is not what was read from the source", code="read-back-mismatch")
-        return Copy(out.publish(), copied)
-
-
-def sync_folder(folder: str) -> None:
-    """Flush a folder where it can be: some file systems refuse it, and a folder may be writable but not readable."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        return Copy(out.publish(), copied, out.note)
 
 
 def _rename_to_new(temporary: str, path: str) -> None:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import platform
 import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING
-
-from gpuenc.dicom.atomic import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +28,34 @@ _WHOLE_AT_ONCE = frozenset({"ext4", "xfs"})
 _TELLS_SINCE = (5, 8)
 # Several at a time: file systems write one entry into their log for all that wait.
 _AT_ONCE = 8
+# Some file systems refuse to flush a folder, and a folder may be writable but not readable.
+_NOT_HERE = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM, errno.EBADF))
+
+
+def sync_folder(folder: str) -> None:
+    """Flush a folder, where that can be done.
+
+    Raises
+    ------
+    OSError
+        It can be, and went wrong: what was named in it may not be on the disk.
+    """
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
+
+
+def unflushed(error: OSError) -> str:
+    """Return what to say of a file that has its name, and whose folder could not be flushed."""
+    return f"it is there, but its folder could not be flushed to the disk: {os.strerror(error.errno or 0)}"
 
 
 class Flusher:
@@ -61,16 +88,26 @@ class Flusher:
             each = [path for path in paths if path in here]
             return {path: error for path, error in zip(each, pool.map(_flushed, each), strict=True) if error}
 
-    def folders(self, paths: Iterable[str]) -> None:
+    def folders(self, paths: Iterable[str]) -> dict[str, OSError]:
         """Have what files are called on the disk: the entries of their folders, and of those above them.
 
         As anywhere else, a folder that refuses to be flushed is left as it is.
+
+        Returns
+        -------
+        dict of str to OSError
+            Those of `paths` for which it went wrong, there or above, and how.
         """
-        above = {part for path in paths for part in self._up_from(path)}
+        above = {path: list(self._up_from(path)) for path in paths}
         done = self._all_at_once()
-        for path in sorted(above, key=len, reverse=True):
-            if not (done and self._covers(path)):
-                sync_folder(path)
+        wrong: dict[str, OSError] = {}
+        for path in sorted({part for parts in above.values() for part in parts}, key=len, reverse=True):
+            try:
+                if not (done and self._covers(path)):
+                    sync_folder(path)
+            except OSError as error:
+                wrong[path] = error
+        return {path: wrong[part] for path, parts in above.items() for part in parts if part in wrong}
 
     def close(self) -> None:
         """Give back the folder."""

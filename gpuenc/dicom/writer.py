@@ -51,12 +51,15 @@ class OutputSummary:
         It has an Extended Offset Table.
     digest : str
         XXH3-128 of the file as it was read back, 32 hexadecimal digits; empty where it was not.
+    note : str
+        As that of `AtomicFile`.
     """
 
     bytes_written: int
     codestream_bytes: int
     extended_offsets: bool
     digest: str = ""
+    note: str = ""
 
 
 class OutputFile:
@@ -220,7 +223,7 @@ class OutputFile:
                 self._make_extended()
         digest = self._digest(header or self._header) if self._read_back else ""
         size = self._out.publish(like=like, check=check)
-        return OutputSummary(size, self._codestream_bytes, self._element.extended, digest)
+        return OutputSummary(size, self._codestream_bytes, self._element.extended, digest, self._out.note)
 
     def abort(self) -> None:
         """Remove what was written; does nothing after `finish`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 from dataclasses import replace
@@ -16,7 +17,7 @@ from gpuenc.archive.job import run
 from gpuenc.archive.journal import Journal, place_of
 from gpuenc.archive.request import Job
 from gpuenc.archive.scan import Item
-from gpuenc.dicom import atomic
+from gpuenc.dicom import atomic, flushing
 from gpuenc.errors import DestinationError
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
@@ -103,6 +104,37 @@ def test_a_failure_leaves_the_source_and_no_backup(job, monkeypatch, links):
     assert outcomes(job) == {"a": "destination-unwritable", "b": "destination-unwritable"}
     assert [path.read_bytes() for path in sorted(job.sources[0].iterdir())] == [IMAGE.file()] * 2
     assert not [path for path in job.backup.rglob("*") if path.is_file() and path.parent.name != ".gpuenc"]
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("EIO", True), ("EMFILE", True), ("EINVAL", False), ("EACCES", False)])
+@pytest.mark.parametrize("durability", ["file", "shard"])
+def test_a_backup_whose_name_may_not_be_on_the_disk(job, monkeypatch, links, name, wrong, durability):
+    """Its source is not replaced, unless folders cannot be flushed there at all."""
+    backup, fsync, code = os.fspath(job.backup), os.fsync, getattr(errno, name)
+    told = []
+
+    def broken(file):
+        path = os.readlink(f"/proc/self/fd/{file}")
+        # Once for each folder, as systems do.
+        if path.startswith(backup) and os.path.isdir(path) and path not in told:
+            told.append(path)
+            raise OSError(code, os.strerror(code))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", broken)
+    monkeypatch.setattr(flushing, "_syncfs", lambda: None)
+    found = outcomes(dataclasses.replace(job, durability=durability, jobs=1))
+    sources = [job.sources[0] / name for name in ("a", "b")]
+    assert told
+    if not wrong:
+        assert found == {"a": "encoded", "b": "encoded"}
+        return
+    assert found["a"] == "destination-unwritable"
+    assert sources[0].read_bytes() == IMAGE.file()
+    assert not below(job, sources[0]).exists()
+    # Of the second one, a folder further up may have had its error by then.
+    assert (sources[1].read_bytes() == IMAGE.file()) == (found["b"] != "encoded")
+    assert below(job, sources[1]).exists() == (found["b"] == "encoded")
 
 
 def test_a_backup_is_never_removed_once_the_source_is_replaced(job, tmp_path):

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from gpuenc.archive import job as job_module
@@ -19,6 +20,7 @@ from gpuenc.archive.journal import Journal, place_of
 from gpuenc.archive.publisher import Limits, Publisher
 from gpuenc.archive.request import Job
 from gpuenc.dicom import atomic, flushing
+from gpuenc.dicom.digests import xxh3_128
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
 from tests import made
@@ -179,6 +181,52 @@ def test_no_room_when_it_is_flushed(job, monkeypatch):
     assert content(job.destination) == {}
 
 
+@pytest.mark.parametrize("there_again", [False, True])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_destination_that_is_moved_while_outputs_wait(job, tmp_path, monkeypatch, workers, there_again):
+    """None of them stays behind, in neither folder, and the reason is told."""
+    named, waiting = Publisher._named, []
+
+    def late(self, group):
+        if not waiting:
+            waiting.extend(path for path in content(job.destination) if path.endswith("gpuenc-tmp"))
+            job.destination.rename(tmp_path / "elsewhere")
+            if there_again:
+                (job.destination / "new" / "below").mkdir(parents=True)
+        return named(self, group)
+
+    monkeypatch.setattr(Publisher, "_named", late)
+    monkeypatch.setattr(job_module, "Publisher", partial(Publisher, limits=Limits(files=len(NAMES))))
+    found, summary = outcomes(job, workers=workers, journal=place_of(tmp_path / "journal"))
+    assert len(waiting) == len(NAMES)
+    assert set(found.values()) == {"destination-lost"}
+    assert summary.stopped == "destination-lost"
+    assert content(tmp_path / "elsewhere") == {}
+    assert content(job.destination) == {}
+
+
+@pytest.mark.parametrize("durability", ["file", "shard"])
+@pytest.mark.parametrize("name", ["EIO", "EMFILE", "EINVAL"])
+def test_a_folder_that_does_not_reach_the_disk_is_told(job, monkeypatch, durability, name):
+    """Its files have their names: they did not fail, and their records say what may be lost."""
+    fsync, code, folder = os.fsync, getattr(errno, name), os.fspath(job.destination / "new")
+
+    def broken(file):
+        if os.readlink(f"/proc/self/fd/{file}").endswith(folder):
+            raise OSError(code, os.strerror(code))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", broken)
+    monkeypatch.setattr(flushing, "_syncfs", lambda: None)
+    watcher = Records()
+    run(replace(job, durability=durability), watcher)
+    assert {record.status for record in watcher.records} == {"encoded", "copied"}
+    told = {Path(record.source).name for record in watcher.records if os.strerror(code) in record.message}
+    # In groups, folders above are flushed as well.
+    assert told == (set() if name == "EINVAL" else {"d"} if durability == "file" else {"c", "d"})
+    assert content(job.destination).keys() == set(NAMES)
+
+
 class Cut(BaseException):
     """The process ends here."""
 
@@ -277,3 +325,29 @@ def test_groups_are_closed_by_bytes_and_by_time(job, monkeypatch):
     monkeypatch.setattr(job_module, "Publisher", partial(Publisher, limits=Limits(seconds=3600)))
     outcomes(other)
     assert sizes == [len(NAMES)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_paths_to_the_same_place(tmp_path, workers, monkeypatch):
+    """One folder of the output leads to another one: the first file's name gets its own pixels, or nobody's."""
+    monkeypatch.setattr(job_module, "Publisher", Publisher)
+    source, out = tmp_path / "in", tmp_path / "out"
+    images = {name: made.of(made.noise((1, 8, 8), "u2", seed=seed)) for seed, name in enumerate("abc")}
+    for name, image in images.items():
+        (source / name).mkdir(parents=True)
+        image.write(source / name / "x.dcm")
+    (out / "a").mkdir(parents=True)
+    (out / "b").symlink_to("a")
+    (out / "c").symlink_to(out / "a")
+    job = Job((source,), out, target(find("rle")), journal=place_of(out), durability="shard", jobs=1, workers=workers)
+    watcher = Records()
+    run(job, watcher)
+    done = [record for record in watcher.records if record.status == "encoded"]
+    assert [record.reason for record in watcher.records if record not in done] == ["destination-exists"] * 2
+    [record] = done
+    written = (out / "a" / "x.dcm").read_bytes()
+    assert xxh3_128(written).hexdigest() == record.output_digest
+    pixels = {name: pydicom.dcmread(source / name / "x.dcm").pixel_array.tobytes() for name in images}
+    assert len(set(pixels.values())) == 3
+    assert pydicom.dcmread(out / "a" / "x.dcm").pixel_array.tobytes() == pixels[Path(record.source).parent.name]
+    assert not list(tmp_path.rglob("*gpuenc-tmp"))

@@ -14,6 +14,7 @@ from gpuenc.archive.pool import Task
 from gpuenc.archive.request import Job, OnCluster
 from gpuenc.archive.scan import Item
 from gpuenc.archive.session import Means, Session, SessionLost, fitted, why_unreachable
+from gpuenc.archive.shards import packed, unpacked
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
 from tests import made
@@ -56,6 +57,21 @@ def test_an_attempt_is_made_once_and_a_session_lives_while_it_is_held(job, tasks
     with pytest.raises(SessionLost):
         session.do(2, tasks[4:])
     assert sorted(path.name for path in job.destination.iterdir()) == ["0", "1", "2", "3"]
+
+
+def test_another_folder_with_the_destinations_name_is_not_written_to(job, tasks):
+    """As where a machine of the cluster loses a mount, and writes to what lies below it."""
+    session = Session(job, Means(1), lambda: True, lambda done, shards: None)
+    session.begin()
+    try:
+        assert [record.status for _, record in session.do(1, unpacked(packed(tasks[:2])))] == ["encoded"] * 2
+        job.destination.rename(job.destination.with_name("elsewhere"))
+        job.destination.mkdir()
+        outcomes = session.do(2, unpacked(packed(tasks[2:])))
+    finally:
+        session.close()
+    assert {(record.status, record.reason) for _, record in outcomes} == {("failed", "destination-lost")}
+    assert not list(job.destination.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,13 @@ from typer.testing import CliRunner
 
 from gpuenc.archive import stores
 from gpuenc.archive.addresses import place, text_of
+from gpuenc.archive.carried import carry
+from gpuenc.archive.folders import identity
 from gpuenc.archive.journal import place_of
 from gpuenc.archive.journal_read import records
 from gpuenc.archive.plan import plan
 from gpuenc.archive.request import Job
+from gpuenc.archive.scan import Item
 from gpuenc.archive.stamp import Stamp
 from gpuenc.cli import app
 from gpuenc.errors import InvalidOption, JobError
@@ -59,6 +62,21 @@ def s3(server, monkeypatch):
 
 def by_key(found):
     return {record.source.removeprefix("s3://bucket/"): record for record in found}
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_another_folder_with_the_destinations_name_is_not_written_to(s3, tmp_path, moved):
+    out = tmp_path / "out"
+    out.mkdir()
+    s3.put("in/a.dcm", IMAGE.file())
+    job = Job((Path("s3://bucket/in"),), out, target(find("rle")), scratch=tmp_path)
+    was = identity(out)
+    if moved:
+        out.rename(tmp_path / "elsewhere")
+        out.mkdir()
+    record = carry(Item("s3://bucket/in/a.dcm", out / "a.dcm"), job, threading.Event(), destination=was)
+    assert (record.status, record.reason) == (("failed", "destination-lost") if moved else ("encoded", ""))
+    assert (out / "a.dcm").exists() == (not moved)
 
 
 def test_a_store_to_a_store_is_what_a_folder_to_a_folder_is(s3, tmp_path):

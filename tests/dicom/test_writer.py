@@ -280,10 +280,13 @@ def test_data_is_on_disk_before_the_name_and_the_name_before_the_end(tmp_path, m
     assert calls == [summary.bytes_written, "link", "folder"]
 
 
-@pytest.mark.parametrize("name", ["EINVAL", "ENOTSUP", "EOPNOTSUPP", "EBADF", "EACCES", "EIO"])
+@pytest.mark.parametrize(
+    "name", ["EINVAL", "ENOTSUP", "EOPNOTSUPP", "EBADF", "EACCES", "EPERM", "EIO", "EMFILE", "ENOENT"]
+)
 @pytest.mark.parametrize("call", ["fsync", "open", "close"])
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_a_folder_that_cannot_be_flushed_is_no_failure(tmp_path, monkeypatch, name, call, overwrite):
+    """But where it could be, and that went wrong, it is told."""
     real, code = getattr(os, call), getattr(errno, name)
 
     def refused(what, *arguments, **keywords):
@@ -300,6 +303,7 @@ def test_a_folder_that_cannot_be_flushed_is_no_failure(tmp_path, monkeypatch, na
             summary = output.finish()
     assert path.stat().st_size == summary.bytes_written
     assert list(tmp_path.iterdir()) == [path]
+    assert (os.strerror(code) in summary.note) == (name in ("EIO", "EMFILE", "ENOENT"))
 
 
 def test_a_temporary_name_that_stays_is_no_failure(tmp_path, monkeypatch):
