@@ -195,6 +195,13 @@ class Journal:
             for number, place, source, size_bytes, ours in rows
         ]
 
+    def put_back(self, numbers: Iterable[int]) -> None:
+        """Write files down as planned again that were handed out and never begun: what has their names is not ours."""
+        self._db.executemany(
+            f"UPDATE files SET state = {_PLANNED} WHERE number = ? AND state = {_BEGUN}",
+            ((number,) for number in numbers),
+        )
+
     def done(self, number: int, record: Record) -> None:
         """Write down an outcome; durable with the next `commit`."""
         made = record.status in ("encoded", "copied") or record.reason in _PERHAPS_MADE
