@@ -193,6 +193,7 @@ CODES: dict[str, str] = {
     "store-missing": "there is no such bucket or service",
     "store-name": "a name that no object, or no path, can have",
     "store-unreachable": "the store or server cannot be reached",
+    "stored-unverified": "the store or server has taken it, and it could not be read back",
     "syntax-refused": "the DICOMweb server does not take the transfer syntax",
     "too-large": "larger than a length field, a bound or the memory budget allows",
     "truncated": "the source ends too early",

@@ -111,6 +111,7 @@ class _Carrier:
         if is_object(item.destination):
             from gpuenc.archive.stores import stamp_of
 
+            # What may be the job's own is looked at when it is known what it should be.
             if not replaces and stamp_of(item.destination, writing=True):
                 return self.without_output("skipped", "destination-exists", "the destination exists")
         if is_remote(item.destination):
@@ -199,19 +200,17 @@ class _Carrier:
         from gpuenc.archive import stores
 
         item, job = self.item, self.job
-        replaces = job.overwrite or item.replaces
+        replaces = job.overwrite or self._has_ours()
         try:
             stamp, demanded = stores.upload(output, item.destination, overwrite=replaces)
         except DestinationError as error:
             if error.code != "destination-exists":
                 raise
-            # The answer to a first try may have been lost on its way.
+            # The answer to a first try may have been lost on its way, or an interrupted run has put it there.
             stamp, demanded = self._ours(record), True
         else:
-            if job.verify != "none" and stores.fetch(item.destination, stamp, None, self.check) != record.output_digest:
-                if not replaces:
-                    stores.remove(item.destination, stamp)
-                raise DestinationError("what the store holds is not what it was given", code="read-back-mismatch")
+            if job.verify != "none":
+                self._read_back(stamp, record, keep=replaces)
         asked = "" if demanded else "written in parts: the store was asked before whether the name is free"
         return replace(
             record,
@@ -220,6 +219,30 @@ class _Carrier:
             output_mtime_ns=stamp.mtime_ns,
             output_etag=stamp.etag,
         )
+
+    def _has_ours(self) -> bool:
+        """Whether the object that has the output's name is the one that an earlier run of this job has made."""
+        from gpuenc.archive import stores
+
+        etag = self.item.made_before
+        if not (self.item.replaces and etag):
+            return False
+        stamp = stores.stamp_of(self.item.destination, writing=True)
+        return stamp is not None and stamp.etag == etag
+
+    def _read_back(self, stamp: Stamp, record: Record, *, keep: bool) -> None:
+        """Check that the store holds what it was given; an object of which that is not known does not stay."""
+        from gpuenc.archive import stores
+
+        place = self.item.destination
+        try:
+            if stores.fetch(place, stamp, None, self.check) != record.output_digest:
+                raise DestinationError("what the store holds is not what it was given", code="read-back-mismatch")
+        except Exception as error:
+            removed = not keep and stores.remove(place, stamp)
+            if removed or not isinstance(error, GpuencError) or error.code == "read-back-mismatch":
+                raise
+            raise DestinationError(f"it was stored and not verified: {error}", code="stored-unverified") from None
 
     def _ours(self, record: Record) -> Stamp:
         from gpuenc.archive import stores
@@ -240,8 +263,10 @@ class _Carrier:
             stored = store(
                 output,
                 job.destination,
-                replaces=job.overwrite or self.item.replaces,
-                read_back=folder / "back" if job.verify != "none" else None,
+                replaces=job.overwrite or (self.item.replaces and self.item.made_before is not None),
+                perhaps_stored=self.item.replaces,
+                back=folder / "back",
+                verify=job.verify != "none",
                 check=self.check,
             )
         except SourceError as error:

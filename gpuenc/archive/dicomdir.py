@@ -71,7 +71,7 @@ def is_dicomdir(path: Path) -> bool:
     return _meta_of(path).get(_META_CLASS) == STORAGE_SOP_CLASS
 
 
-def rebuild(source: Path, destination: Path, *, overwrite: bool = True, fsync: bool = True) -> Rebuilt:
+def rebuild(source: Path, destination: Path, *, overwrite: bool = True, fsync: bool = True, token: str = "") -> Rebuilt:
     """Write the DICOMDIR `source` to `destination`, changed to what the files around `destination` are.
 
     To be called once all outputs are there, since they themselves are asked: for each record with a File ID, the file
@@ -85,7 +85,7 @@ def rebuild(source: Path, destination: Path, *, overwrite: bool = True, fsync: b
         The DICOMDIR as it was; not changed.
     destination : Path
         Its place in the output's tree; may exist.
-    overwrite, fsync
+    overwrite, fsync, token
         As for `AtomicFile`.
 
     Returns
@@ -106,7 +106,7 @@ def rebuild(source: Path, destination: Path, *, overwrite: bool = True, fsync: b
     """
     data, files, changed, missing = rebuilt(source, destination.parent)
     digest = xxh3_128(data).hexdigest()
-    with AtomicFile(destination, overwrite=overwrite, fsync=fsync) as out:
+    with AtomicFile(destination, overwrite=overwrite, fsync=fsync, token=token) as out:
         with out.errors():
             out.file.write(data)
             written = file_digest(out.flushed())

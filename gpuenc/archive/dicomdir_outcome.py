@@ -46,7 +46,7 @@ def brought_up_to_date(record: Record, job: Job) -> Record:
     if job.journal and is_share(job.journal):
         message = "files that it names may be other shards': `gpuenc merge-reports --manifest` brings it up to date"
         return replace(record, reason="dicomdir-stale", message=message)
-    return _rebuilt(record, source, destination, fsync=job.durability != "none")
+    return _rebuilt(record, source, destination, fsync=job.durability != "none", token=job.token)
 
 
 def completed(record: Record, outputs: Path) -> Record:
@@ -70,11 +70,11 @@ def completed(record: Record, outputs: Path) -> Record:
     return _rebuilt(record, place, place, fsync=True)
 
 
-def _rebuilt(record: Record, source: Path, destination: Path, *, fsync: bool) -> Record:
+def _rebuilt(record: Record, source: Path, destination: Path, *, fsync: bool, token: str = "") -> Record:
     from gpuenc.archive.dicomdir import rebuild
 
     try:
-        made = rebuild(source, destination, fsync=fsync)
+        made = rebuild(source, destination, fsync=fsync, token=token)
     except (GpuencError, OSError) as error:
         return replace(record, reason="dicomdir-stale", message=" ".join(str(error).split()))
     except Exception as error:  # noqa: BLE001 - whatever its bytes may do to us, the job has other files

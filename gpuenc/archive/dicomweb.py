@@ -63,7 +63,16 @@ def demand_library() -> None:
         raise JobError("--stow needs the extra: pip install 'gpuenc[dicomweb]'", code="extra-missing") from None
 
 
-def store(file: Path, service: Path, *, replaces: bool, read_back: Path | None, check: Callable[[], None]) -> Stored:
+def store(
+    file: Path,
+    service: Path,
+    *,
+    replaces: bool,
+    perhaps_stored: bool,
+    back: Path,
+    verify: bool,
+    check: Callable[[], None],
+) -> Stored:
     """Have a server store the instance in a file.
 
     Parameters
@@ -74,8 +83,12 @@ def store(file: Path, service: Path, *, replaces: bool, read_back: Path | None, 
         Address of the server, up to what stands before ``/studies``.
     replaces : bool
         Send it also where the server says that it has such an instance. Whether it is replaced is up to the server.
-    read_back : Path, optional
+    perhaps_stored : bool
+        An interrupted run may have stored it. Where the server has such an instance, it has to be this one.
+    back : Path
         A file to be made: what the server gives back when it is asked for the instance, which must be the same image.
+    verify : bool
+        Ask it for what it has just been sent.
     check : callable
         Called now and then; what it raises ends it.
 
@@ -85,19 +98,43 @@ def store(file: Path, service: Path, *, replaces: bool, read_back: Path | None, 
         ``not-storable``.
     DestinationError
         ``store-denied``, ``store-unreachable``, ``store-failed``, ``store-full``, ``store-missing``;
-        ``syntax-refused``, ``object-refused``; ``read-back-mismatch``.
+        ``syntax-refused``, ``object-refused``; ``read-back-mismatch``; ``stored-unverified``: the server has taken it,
+        and it could not be read back; ``destination-exists``: the server has another one, if `perhaps_stored`.
     """
     found = identity(file)
     client, base = _client(), text_of(service).rstrip("/")
     address = f"{base}/studies/{found.study}/series/{found.series}/instances/{found.instance}"
+    most_bytes = 2 * os.stat(file).st_size + _ANSWER_BYTES
+
+    def changed() -> str:
+        _retrieve(client, address, back, most_bytes, check)
+        return reads_the_same(file, back)
+
     if not replaces and _has(client, base, found, check):
+        if perhaps_stored:
+            return Stored(address, message=_found_again(changed))
         return Stored(status="skipped", code="destination-exists", message="the server has this instance")
     message = _sent(client, base, file, found, check)
-    if read_back is not None:
-        _retrieve(client, address, read_back, 2 * os.stat(file).st_size + _ANSWER_BYTES, check)
-        changed = reads_the_same(file, read_back)
-        message = "; ".join(filter(None, (message, changed)))
+    if verify:
+        try:
+            message = "; ".join(filter(None, (message, changed())))
+        except DestinationError as error:
+            if error.code == "read-back-mismatch":
+                raise
+            raise DestinationError(f"it was stored and not verified: {error}", code="stored-unverified") from None
     return Stored(address, message=message)
+
+
+def _found_again(changed: Callable[[], str]) -> str:
+    """Return what a server has changed of the instance that it has, where that is the one it would have been sent."""
+    try:
+        return changed()
+    except DestinationError as error:
+        if error.code != "read-back-mismatch":
+            raise
+        raise DestinationError(
+            "what the server has of this instance is not what it would be sent", code="destination-exists"
+        ) from None
 
 
 @cache
@@ -303,6 +340,8 @@ def _retrieve(client: httpx.Client, address: str, target: Path, most_bytes: int,
     """Write the instance that the server gives back into a file, in the transfer syntax in which it has it."""
     headers = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
     with _answered(client, "GET", address, check, headers=headers) as response:
+        if response.status_code in (401, 403) or response.status_code >= 500 or response.status_code in _TRANSIENT:
+            raise _refused(response.status_code)
         if response.status_code != 200:
             raise DestinationError(
                 f"the server does not give back what it has taken (HTTP {response.status_code})",

@@ -41,6 +41,17 @@ COLUMNS = {
     "record": "TEXT",
 }
 NO_OUTCOME = ", ".join(f"{name} = NULL" for name in COLUMNS)
+# By its ETag an object is known that an earlier run has made, whatever becomes of the next try.
+NO_OUTCOME_YET = NO_OUTCOME.replace("output_etag = NULL, ", "")
+SET_OUTCOME = ", ".join(f"{name} = ?" for name in COLUMNS).replace(
+    "output_etag = ?", "output_etag = coalesce(nullif(?, ''), output_etag, '')"
+)
+# What has the output's name is not this job's, may be, or was made by it.
+_OTHERS, PERHAPS, _OURS = range(3)
+# Its process may have ended after the output had its name.
+_PERHAPS_MADE = ("worker-crashed", "worker-hung")
+# A store or server has taken it; whether it holds what it was given is not known, or it does not.
+_UNVERIFIED = ("stored-unverified", "read-back-mismatch")
 
 
 class Earlier(NamedTuple):
@@ -53,7 +64,7 @@ class Earlier(NamedTuple):
     source : str
         Its path.
     ours : int
-        Whether what has the output's name is this job's.
+        Whose what has the output's name is: see `whose`.
     source_bytes, source_mtime_ns, output_bytes, output_mtime_ns : int or None
         What the files have to be for the outcome to stand: nothing of the source where there is no such outcome, and
         nothing of the output where there is none.
@@ -114,6 +125,22 @@ class Earlier(NamedTuple):
         if record is None:
             raise _damaged()
         return record
+
+
+def whose(record: Record) -> int:
+    """Return whose what has the output's name is, going by this outcome: 0 not the job's, 1 may be, 2 is."""
+    # It came as far as to the store or server, which may have taken it whatever was answered.
+    sent = record.status == "failed" and "store" in record.stage_seconds
+    if record.status in ("encoded", "copied") or (sent and record.reason in _UNVERIFIED):
+        return _OURS
+    perhaps = record.reason in _PERHAPS_MADE or (sent and record.reason != "destination-exists")
+    return PERHAPS if perhaps else _OTHERS
+
+
+def made_before(ours: object, etag: object) -> str | None:
+    """Return what `Item.made_before` is, going by these columns."""
+    known = etag if isinstance(etag, str) else ""
+    return known if known or ours == _OURS else None
 
 
 _KINDS = tuple(int if kind == "INTEGER" else str for kind in COLUMNS.values())

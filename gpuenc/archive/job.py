@@ -106,6 +106,8 @@ def run(
             finally:
                 pool.close()
                 work.close()
+                with contextlib.suppress(sqlite3.Error):
+                    journal.put_back(pool.dropped)
                 summary.all_found = work.planner.complete
                 summary.seconds = time.perf_counter() - started
                 with contextlib.suppress(sqlite3.Error):

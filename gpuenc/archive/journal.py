@@ -15,7 +15,17 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpuenc.archive.earlier import COLUMNS, NO_OUTCOME, Earlier, columns_of, demand_columns
+from gpuenc.archive.earlier import (
+    COLUMNS,
+    NO_OUTCOME_YET,
+    PERHAPS,
+    SET_OUTCOME,
+    Earlier,
+    columns_of,
+    demand_columns,
+    made_before,
+    whose,
+)
 from gpuenc.archive.pool import Task
 from gpuenc.archive.report import Record
 from gpuenc.archive.scan import JOURNALS, Item
@@ -32,9 +42,7 @@ def place_of(destination: Path, name: str = "journal") -> Path:
 
 _FORMAT = 3
 _PLANNED, _BEGUN, _DONE, _UNSEEN = range(4)
-# Its process may have ended after the output had its name.
-_PERHAPS_MADE = ("worker-crashed", "worker-hung")
-_OUTCOME, _SET_OUTCOME = ", ".join(COLUMNS), ", ".join(f"{name} = ?" for name in COLUMNS)
+_OUTCOME = ", ".join(COLUMNS)
 _SCHEMA = (
     "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     f"""
@@ -44,7 +52,7 @@ CREATE TABLE files (
     source BLOB NOT NULL,
     size_bytes INTEGER NOT NULL,
     state INTEGER NOT NULL,         -- 0 planned, 1 begun, 2 done, 3 planned by an earlier run and not found again
-    ours INTEGER NOT NULL,          -- what has the output's name was made, or may have been, by this job
+    ours INTEGER NOT NULL,          -- what has the output's name: 0 not this job's, 1 may be, 2 was made by it
     {", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())}
 )""",
     # Files of an earlier run whose sources were not found again.
@@ -163,7 +171,7 @@ class Journal:
             if number > self._last_earlier or not self._db.execute(_FIND, (number,)).rowcount:
                 taken.append(item)
                 continue
-            again = f"UPDATE files SET source = ?, size_bytes = ?, state = ?, {NO_OUTCOME} WHERE number = ?"
+            again = f"UPDATE files SET source = ?, size_bytes = ?, state = ?, {NO_OUTCOME_YET} WHERE number = ?"
             self._db.execute(again, (*rest, number))
         return taken
 
@@ -181,27 +189,37 @@ class Journal:
     def next(self, count: int, most_bytes: float = math.inf) -> list[Task]:
         """Return up to `count` planned files, of at most so many bytes, and write them down, durably, as begun."""
         rows = self._db.execute(
-            "SELECT number, place, source, size_bytes, ours FROM files "
+            "SELECT number, place, source, ours, output_etag, size_bytes FROM files "
             f"WHERE state = {_PLANNED} ORDER BY number LIMIT ?",
             (count,),
         ).fetchall()
-        sizes = accumulate(_size(size_bytes) for *_, size_bytes, _ in rows)
+        sizes = accumulate(_size(size_bytes) for *_, size_bytes in rows)
         rows = [row for row, size_bytes in zip(rows, sizes, strict=True) if size_bytes <= most_bytes]
         self._db.executemany(f"UPDATE files SET state = {_BEGUN} WHERE number = ?", ((row[0],) for row in rows))
         if rows:
             self.commit()
         return [
-            Task(number, Item(_path(source), _path(place), replaces=bool(ours)), size_bytes)
-            for number, place, source, size_bytes, ours in rows
+            Task(
+                number,
+                Item(_path(source), _path(place), replaces=bool(ours), made_before=made_before(ours, etag)),
+                size_bytes,
+            )
+            for number, place, source, ours, etag, size_bytes in rows
         ]
+
+    def put_back(self, numbers: Iterable[int]) -> None:
+        """Write files down as planned again that were handed out and never begun: what has their names is not ours."""
+        self._db.executemany(
+            f"UPDATE files SET state = {_PLANNED} WHERE number = ? AND state = {_BEGUN}",
+            ((number,) for number in numbers),
+        )
 
     def done(self, number: int, record: Record) -> None:
         """Write down an outcome; durable with the next `commit`."""
-        made = record.status in ("encoded", "copied") or record.reason in _PERHAPS_MADE
         self._db.execute(
             # Where it failed, what was there before it is there still.
-            f"UPDATE files SET state = {_DONE}, ours = ours OR ?, {_SET_OUTCOME} WHERE number = ?",
-            (made, *columns_of(record), number),
+            f"UPDATE files SET state = {_DONE}, ours = max(ours, ?), {SET_OUTCOME} WHERE number = ?",
+            (whose(record), *columns_of(record), number),
         )
 
     @property
@@ -273,7 +291,7 @@ class Journal:
         """Begin nothing of what an earlier run has planned until the sources have been walked again."""
         rows = self._db.execute(f"SELECT source, place FROM files WHERE state = {_BEGUN}")
         self.interrupted = [(_path(source), _path(place)) for source, place in rows]
-        self._db.execute(f"UPDATE files SET ours = 1 WHERE state = {_BEGUN}")
+        self._db.execute(f"UPDATE files SET ours = max(ours, {PERHAPS}) WHERE state = {_BEGUN}")
         self._db.execute(f"UPDATE files SET state = {_UNSEEN} WHERE state = {_PLANNED}")
         self._db.execute(f"UPDATE files SET state = {_UNSEEN} WHERE state = {_BEGUN}")
         self._db.execute("DELETE FROM files WHERE place IS NULL")

@@ -102,6 +102,7 @@ class Members:
         self._mark: Path | None = None
         self.gpu_unused = ""
         self.unnamed: dict[int, Unnamed] = {}
+        self.dropped: set[int] = set()
         # With which worker which files were lost.
         self._left: list[tuple[Shard, int]] = []
         self._dask = Dask(job, self._happened, self._heard)
@@ -159,7 +160,7 @@ class Members:
     def stop(self) -> None:
         """Begin nothing more; what is in work still gets its outcome."""
         self._stopped = True
-        self._shards.clear()
+        self.dropped |= self._shards.clear()
         self._dask.stop()
 
     def close(self) -> None:

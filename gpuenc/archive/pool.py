@@ -75,6 +75,10 @@ class Pool(Protocol):
         There are some only for `Job.durability` "shard"; who names them takes them out.
         """
 
+    @property
+    def dropped(self) -> set[int]:
+        """Tasks that a stop has kept from being begun, by their numbers: nothing was written under their names."""
+
     def demand_ready(self) -> None:
         """Wait until it is known whether anything can be done.
 

@@ -44,6 +44,9 @@ class Item:
         What has the output's name may be replaced.
     stamp : Stamp, optional
         What a store's list says of an object.
+    made_before : str, optional
+        The ETag that the output had when an earlier run made it, empty where it had none; None where no run is known to
+        have made it. Where outputs go to a store, nobody has looked yet whether what has the name is the job's.
     """
 
     source_path: str
@@ -51,6 +54,7 @@ class Item:
     left_out: LeftOut | None
     replaces: bool
     stamp: Stamp | None
+    made_before: str | None
 
     def __init__(
         self,
@@ -59,12 +63,14 @@ class Item:
         left_out: LeftOut | None = None,
         replaces: bool = False,
         stamp: Stamp | None = None,
+        made_before: str | None = None,
     ) -> None:
         _set(self, "source_path", os.fspath(source_path))
         _set(self, "place", os.fspath(place))
         _set(self, "left_out", left_out)
         _set(self, "replaces", replaces)
         _set(self, "stamp", stamp)
+        _set(self, "made_before", made_before)
 
     @property
     def name(self) -> str:

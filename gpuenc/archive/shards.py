@@ -86,10 +86,12 @@ class Shards:
         """Have files wait."""
         self._waiting.extend(tasks)
 
-    def clear(self) -> None:
-        """Forget all."""
+    def clear(self) -> set[int]:
+        """Forget all; return the numbers of those that no worker ever had."""
+        fresh = {task.number for task in self._waiting if not task.item.replaces}
         self._waiting.clear()
         self._lost.clear()
+        return fresh
 
     def next(self, workers: int, *, idle: bool) -> Shard | None:
         """Return the next shard for one of so many workers, if there is one for it; `idle` has nothing in work.

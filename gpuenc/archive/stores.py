@@ -148,8 +148,7 @@ def _stamp(meta: Any) -> Stamp:
 
 
 def _plain(etag: str | None) -> str:
-    found = _ETAG.fullmatch(etag or "")
-    return found[1] if found else ""
+    return found[1] if (found := _ETAG.fullmatch(etag or "")) else ""
 
 
 def stamp_of(path: Path, *, writing: bool = False) -> Stamp | None:
@@ -167,10 +166,7 @@ def stamp_of(path: Path, *, writing: bool = False) -> Stamp | None:
         return None
     try:
         with _told(DestinationError if writing else SourceError):
-            try:
-                return _stamp(obstore.head(store, key))
-            except FileNotFoundError:
-                return None
+            return _stamp(obstore.head(store, key))
     except (SourceError, DestinationError) as error:
         if error.code == "store-missing":
             return None
@@ -357,8 +353,8 @@ def upload(file: Path, path: Path, *, overwrite: bool) -> tuple[Stamp, bool]:
     Raises
     ------
     DestinationError
-        ``destination-exists``; the store's, as for `stamp_of`, and ``store-full``; ``read-back-mismatch``: the store
-        tells of another object than the one it was given.
+        ``destination-exists``; the store's, as for `stamp_of`, and ``store-full``; ``stored-unverified``: the store has
+        taken it and does not answer any more; ``read-back-mismatch``: it tells of another object than it was given.
     """
     import obstore
     from obstore import exceptions
@@ -377,23 +373,27 @@ def upload(file: Path, path: Path, *, overwrite: bool) -> tuple[Stamp, bool]:
         if not overwrite and stamp_of(path, writing=True):
             raise DestinationError("an object has the output's name", code="destination-exists")
         with _told(DestinationError):
-            part = max(SINGLE_BYTES, -(-size // _MOST_PARTS))
-            parts = size > SINGLE_BYTES
+            part, parts = max(SINGLE_BYTES, -(-size // _MOST_PARTS)), size > SINGLE_BYTES
             put = obstore.put(store, key, file, use_multipart=parts, chunk_size=part, max_concurrency=_PARTS_AT_ONCE)
-    stamp = stamp_of(path, writing=True)
+    try:
+        stamp = stamp_of(path, writing=True)
+    except DestinationError as error:
+        raise DestinationError(f"it was stored and not verified: {error}", code="stored-unverified") from None
     if stamp is None or stamp.size_bytes != size or (put["e_tag"] and stamp.etag != _plain(put["e_tag"])):
         raise DestinationError("the store tells of another object than it was given", code="read-back-mismatch")
     return stamp, demanded or overwrite
 
 
-def remove(path: Path, stamp: Stamp) -> None:
-    """Remove an object if it is still the one that is meant."""
+def remove(path: Path, stamp: Stamp) -> bool:
+    """Remove an object if it is still the one that is meant; return False where it may be there still."""
     import obstore
 
     store, key = _opened(path)
     with contextlib.suppress(Exception):
         if stamp_of(path, writing=True) == stamp:
             obstore.delete(store, key)
+        return True
+    return False
 
 
 def _quoted(etag: str) -> str:

@@ -50,6 +50,7 @@ class Threads:
         self._done: queue.SimpleQueue[tuple[int, Future[Record]]] = queue.SimpleQueue()
         self._futures: dict[int, Future[Record]] = {}
         self.unnamed: dict[int, Unnamed] = {}
+        self.dropped: set[int] = set()
 
     @property
     def room(self) -> int:
@@ -98,8 +99,7 @@ class Threads:
 
     def stop(self) -> None:
         """Begin nothing more."""
-        for future in list(self._futures.values()):
-            future.cancel()
+        self.dropped.update(number for number, future in list(self._futures.items()) if future.cancel())
 
     def close(self) -> None:
         """Give up what is in work."""

@@ -105,6 +105,7 @@ class Workers:
         self._stopped = False
         self._started = 0
         self.unnamed: dict[int, Unnamed] = {}
+        self.dropped: set[int] = set()
         self.gpu_unused = ""
         self._start()
 
@@ -166,6 +167,8 @@ class Workers:
     def stop(self) -> None:
         """Begin nothing more; what is in work still gets its outcome."""
         self._stopped = True
+        # One that may be replaced may have been begun, by a process that has died.
+        self.dropped.update(task.number for task in self._waiting if not task.item.replaces)
         self._waiting.clear()
         self._suspects.clear()
         for worker in self._workers:
@@ -281,8 +284,9 @@ class Workers:
             self.unnamed.update((number, output) for output in rest[1:])
             self._finished(worker, number, rest[0])
         else:  # "dropped", after a stop
-            worker.tasks.pop(number, None)
-            worker.begun_s.pop(number, None)
+            task = worker.tasks.pop(number, None)
+            if worker.begun_s.pop(number, None) is None and task and not task.item.replaces:
+                self.dropped.add(number)
 
     def _finished(self, worker: _Worker, number: int, record: Record) -> None:
         worker.tasks.pop(number, None)

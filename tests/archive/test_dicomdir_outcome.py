@@ -12,6 +12,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
+from gpuenc.archive import dicomdir
 from gpuenc.archive import manifest as manifests
 from gpuenc.archive.job import run
 from gpuenc.archive.journal import place_of
@@ -20,6 +21,7 @@ from gpuenc.archive.plan import plan
 from gpuenc.archive.report import read_records
 from gpuenc.archive.request import Job
 from gpuenc.archive.verify import verify
+from gpuenc.dicom.atomic import TEMPORARY_SUFFIX
 from gpuenc.dicom.digests import file_digest
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
@@ -90,6 +92,24 @@ def test_it_is_brought_up_to_date_again_when_more_files_are_done(study, tmp_path
     run(Job((study,), out, job.target, journal=job.journal, resume=True), again)
     assert not [record for record in again.records if record.status == "failed"]
     assert all(stated == actual for stated, actual in syntaxes(out) if actual is not None)
+
+
+def test_what_a_job_leaves_that_is_killed_over_it_is_removed(study, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    options = {"journal": out / ".gpuenc" / "journal.sqlite", "workers": 0}
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dicomdir, "file_digest", killed)  # when the new one is written and has no name yet
+        patch.setattr(dicomdir.AtomicFile, "abort", lambda self: self.file.close())
+        with pytest.raises(KeyboardInterrupt):
+            transcode(study, out, "rle", **options)
+    assert len(list(out.rglob(f"*{TEMPORARY_SUFFIX}"))) == 1
+    record = outcome(transcode(study, out, "rle", resume=True, **options))
+    assert record.reason == "dicomdir-rebuilt"
+    assert list(out.rglob(f"*{TEMPORARY_SUFFIX}")) == []
 
 
 def test_a_directory_that_cannot_be_changed_is_copied_and_said_to_be_stale(study, tmp_path):

@@ -19,9 +19,13 @@ from typer.testing import CliRunner
 
 from gpuenc.archive import dicomweb
 from gpuenc.archive.addresses import server as address
-from gpuenc.archive.journal import place_of
+from gpuenc.archive.journal import Journal, place_of
+from gpuenc.archive.request import Job
+from gpuenc.archive.scan import Item
 from gpuenc.cli import app
 from gpuenc.errors import JobError
+from gpuenc.syntaxes import find
+from gpuenc.targets import target
 from tests import made
 from tests.archive import orthanc
 from tests.archive.orthanc import PASSWORD, USER
@@ -163,6 +167,9 @@ class Planned:
 
     answers: list[tuple[int, object]]
     back: bytes | None = None
+    # What it answers to whoever wants an instance, and whether it says that it has it.
+    unwilling: int = 0
+    has: bool = False
     url: str = ""
     got: list[bytes] = field(default_factory=list)
 
@@ -194,12 +201,16 @@ def serving(planned):
 
         def do_GET(self):
             if "SOPInstanceUID=" in self.path:
-                self.answer(200, b"[]")
-            elif not planned.got:
+                found = [{"00080018": {"vr": "UI", "Value": ["1.2.826.0.1.3680043.8.498.9.1"]}}] if planned.has else []
+                self.answer(200, json.dumps(found).encode())
+            elif planned.unwilling:
+                self.answer(planned.unwilling, b"")
+            elif not (planned.got or planned.back):
                 self.answer(404, b"")
             else:
-                sent = re.search(rb"\r\n\r\n(.*)\r\n--[0-9a-f]{32}--\r\n$", planned.got[-1], re.DOTALL)[1]
-                body = b"--x\r\nContent-Type: application/dicom\r\n\r\n" + (planned.back or sent) + b"\r\n--x--"
+                end = rb"\r\n\r\n(.*)\r\n--[0-9a-f]{32}--\r\n$"
+                back = planned.back or re.search(end, planned.got[-1], re.DOTALL)[1]
+                body = b"--x\r\nContent-Type: application/dicom\r\n\r\n" + back + b"\r\n--x--"
                 self.answer(200, body, 'multipart/related; type="application/dicom"; boundary="x"')
 
         def do_POST(self):
@@ -283,6 +294,55 @@ def test_a_server_that_warns_and_one_that_changes(credentials, tmp_path):
         record = sent(Planned([(200, result())], back=other or b"\0"), tmp_path)
         assert (record.status, record.reason) == ("failed", "read-back-mismatch")
     assert sent(Planned([(200, result())], back=b"other"), tmp_path, verify="none").status == "encoded"
+
+
+@pytest.mark.parametrize("fault", ["unreachable", "other pixels"])
+def test_what_was_stored_and_not_verified_is_sent_again(credentials, tmp_path, monkeypatch, fault):
+    """A resumed job does not take it for another's instance."""
+    monkeypatch.setattr(dicomweb, "_TRIES", 1)
+    image(1).write(tmp_path / "a.dcm")
+    [here] = transcode(tmp_path / "a.dcm", tmp_path / "out")
+    whole = Path(here.destination).read_bytes()
+    planned = Planned([(200, result())])
+    code = "stored-unverified" if fault == "unreachable" else "read-back-mismatch"
+    if fault == "unreachable":
+        planned.unwilling = 503
+    else:
+        planned.back = whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:]
+    with serving(planned):
+        options = {"journal": place_of(tmp_path / "home")}
+        [first] = transcode(tmp_path / "a.dcm", address(planned.url), **options)
+        planned.has = True
+        [again] = transcode(tmp_path / "a.dcm", address(planned.url), **options, resume=True)
+        planned.unwilling, planned.back = 0, None
+        [well] = transcode(tmp_path / "a.dcm", address(planned.url), **options, resume=True)
+    assert [(record.status, record.reason) for record in (first, again)] == [("failed", code)] * 2
+    assert (well.status, len(planned.got)) == ("encoded", 3)
+
+
+@pytest.mark.parametrize("whose", ["ours", "another's"])
+def test_a_resumed_job_sends_nothing_over_an_instance_that_may_be_anothers(credentials, tmp_path, whose):
+    """It was killed when it had begun a file: the instance that the server has may be that one."""
+    image(1).write(tmp_path / "a.dcm")
+    [here] = transcode(tmp_path / "a.dcm", tmp_path / "out")
+    image(1, seed=5).write(tmp_path / "b.dcm")
+    back = Path(here.destination) if whose == "ours" else tmp_path / "b.dcm"
+    planned = Planned([(200, result())], back=back.read_bytes(), has=True)
+    journal = place_of(tmp_path / "home")
+    with serving(planned):
+        output = address(planned.url)
+        job = Job((tmp_path / "a.dcm",), output, target(find("htj2k-lossless")), journal=journal).absolute()
+        left = Journal(journal, job.about())
+        left.plan([(Item(tmp_path / "a.dcm", output / "a.dcm"), 1)])
+        left.next(1)
+        left.commit()
+        left._db.close()
+        [record] = transcode(tmp_path / "a.dcm", output, journal=journal, resume=True)
+    assert planned.got == []
+    if whose == "ours":
+        assert (record.status, record.reason) == ("encoded", "")
+    else:
+        assert (record.status, record.reason) == ("failed", "destination-exists")
 
 
 def test_what_is_no_instance(credentials, tmp_path):

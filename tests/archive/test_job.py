@@ -10,6 +10,7 @@ import pytest
 
 from gpuenc.archive import transcode as transcode_module
 from gpuenc.archive.job import run
+from gpuenc.archive.journal import place_of
 from gpuenc.archive.progress import visible
 from gpuenc.archive.report import Record, ReportFile, Summary
 from gpuenc.archive.request import Job
@@ -81,6 +82,25 @@ def test_stopped(source, tmp_path, after, at_once, how):
     assert after <= summary.done == len(watcher.records) <= min(30, after + 4 * at_once + at_once)
     assert outputs(tmp_path) == {Path(record.source).name for record in watcher.records}
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("gpuenc-file")]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_was_queued_and_never_begun_is_not_ours(source, tmp_path, workers):
+    """Whoever takes such a name before the job is resumed keeps it."""
+    options = {"journal": place_of(tmp_path / "out"), "workers": workers, "jobs": 2}
+    stop = threading.Event()
+    first = Stopper(1, stop.set)
+    run(jobs(source, tmp_path, **options), first, stop)
+    made_by_us = {Path(record.source).name for record in first.records}
+    others = {f"{number:02}.dcm" for number in range(30)} - made_by_us
+    for name in others:
+        (tmp_path / "out" / name).write_bytes(b"another's")
+    then = Records()
+    run(jobs(source, tmp_path, **options, resume=True), then)
+    assert others
+    assert {(tmp_path / "out" / name).read_bytes() for name in others} == {b"another's"}
+    found = {Path(record.source).name: record.reason for record in then.records}
+    assert found == dict.fromkeys(made_by_us, "") | dict.fromkeys(others, "destination-exists")
 
 
 def test_the_second_interrupt_gives_up_files_in_work(tmp_path, monkeypatch):

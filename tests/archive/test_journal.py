@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def test_a_file_is_planned_begun_and_done(path):
         journal.done(task.number, encoded("a"))
         assert states(path)["a"] == (1, 0)
         journal.commit()
-        assert states(path)["a"] == (2, 1)
+        assert states(path)["a"] == (2, 2)
         assert [one.item.source.name for one in journal.next(9)] == ["b"]
         assert journal.next(9) == []
     assert [record.source for record in records(path)] == ["in/a"]
@@ -91,6 +92,43 @@ def test_what_a_file_that_was_given_up_may_have_left_is_ours(path, reason):
         (task,) = journal.next(1)
         journal.done(task.number, Record("in/a", "failed", reason=reason))
     assert states(path) == {"a": (2, 1)}
+
+
+@pytest.mark.parametrize(
+    ("reason", "seconds", "ours"),
+    [
+        # Nobody knows what came of what was sent; or it is there, and wrong; or another's is.
+        ("store-unreachable", {"store": 1.0}, 1),
+        ("stored-unverified", {"store": 1.0}, 2),
+        ("read-back-mismatch", {"store": 1.0}, 2),
+        ("destination-exists", {"store": 1.0}, 0),
+        # Nothing was sent.
+        ("store-unreachable", {"fetch": 1.0}, 0),
+        ("read-back-mismatch", {}, 0),
+    ],
+)
+def test_what_may_have_come_to_a_store_is_looked_at_again(path, reason, seconds, ours):
+    with Journal(path, ABOUT) as journal:
+        journal.plan([(item("a"), 3)])
+        (task,) = journal.next(1)
+        journal.done(task.number, Record("in/a", "failed", reason=reason, stage_seconds=seconds))
+    assert states(path) == {"a": (2, ours)}
+
+
+def test_an_etag_is_known_until_there_is_another(path):
+    with Journal(path, ABOUT) as journal:
+        journal.plan([(item("a"), 3)])
+        (task,) = journal.next(1)
+        assert task.item.made_before is None
+        journal.done(task.number, replace(encoded("a"), output_etag="e1"))
+    for outcome in (Record("in/a", "failed", reason="truncated"), replace(encoded("a"), output_etag="e2")):
+        with Journal(path, ABOUT, resume=True) as journal:
+            journal.plan([(item("a"), 3)])
+            (task,) = journal.next(1)
+            assert task.item.made_before == "e1"
+            journal.done(task.number, outcome)
+    with Journal(path, ABOUT, resume=True) as journal:
+        assert journal.earlier(["out/a"])["out/a"].output_etag == "e2"
 
 
 def test_an_output_stays_ours_when_making_it_again_fails(path):
@@ -121,9 +159,9 @@ def test_what_was_begun_may_be_ours_and_what_was_only_planned_is_not(path):
         assert journal.interrupted == [("in/a", "out/a")]
         found = journal.earlier(["out/a", "out/b", "out/c", "out/d"])
         assert {name: (one.ours, one.line is not None) for name, one in found.items()} == {
-            "out/a": (True, False),
-            "out/b": (True, True),
-            "out/c": (False, False),
+            "out/a": (1, False),
+            "out/b": (2, True),
+            "out/c": (0, False),
         }
         assert found["out/b"].source == "in/b"
         journal.keep([found["out/b"].number])

@@ -21,7 +21,7 @@ from gpuenc.archive import stores
 from gpuenc.archive.addresses import place, text_of
 from gpuenc.archive.carried import carry
 from gpuenc.archive.folders import identity
-from gpuenc.archive.journal import place_of
+from gpuenc.archive.journal import Journal, place_of
 from gpuenc.archive.journal_read import records
 from gpuenc.archive.plan import plan
 from gpuenc.archive.request import Job
@@ -343,6 +343,83 @@ def test_a_job_is_resumed(s3, tmp_path):
     assert [record.status for record in found] == ["encoded"] * 4
     assert {Path(path).name for _, path, _ in s3.asked("PUT")} == {"a.dcm", "d.dcm"}
     assert [record.output_etag for record in records(journal)] == [record.output_etag for record in found]
+
+
+def killed(journal, source, output, *names):
+    """Leave the journal of a job that was killed when it had begun these files."""
+    job = Job((source,), output, target(find("htj2k-lossless"), lossless=True), journal=journal).absolute()
+    left = Journal(journal, job.about())
+    left.plan((Item(source / name, output / name), 1) for name in names)
+    assert len(left.next(len(names))) == len(names)
+    left.commit()
+    left._db.close()
+
+
+@pytest.mark.parametrize("single_bytes", [stores.SINGLE_BYTES, 100])
+def test_a_resumed_job_replaces_nothing_that_is_not_its_own(s3, tmp_path, monkeypatch, single_bytes):
+    """What was begun may have been brought there before the job was killed, or be another's: the bytes tell."""
+    monkeypatch.setattr(stores, "SINGLE_BYTES", single_bytes)
+    for name in "ab":
+        s3.put(f"in/{name}.dcm", IMAGE.file())
+    source, output = Path("s3://bucket/in"), Path("s3://bucket/out")
+    [whole, *_] = transcode(source, tmp_path / "here")
+    s3.put("out/a.dcm", b"another's")
+    s3.put("out/b.dcm", Path(whole.destination).read_bytes())
+    journal = place_of(tmp_path / "home")
+    killed(journal, source, output, "a.dcm", "b.dcm")
+    for _ in range(2):
+        found = by_key(transcode(source, output, journal=journal, resume=True))
+        assert {key: (record.status, record.reason) for key, record in found.items()} == {
+            "in/a.dcm": ("failed", "destination-exists"),
+            "in/b.dcm": ("encoded", ""),
+        }
+        assert s3.get("out/a.dcm") == b"another's"
+
+
+def test_what_another_has_put_over_an_output_is_not_replaced(s3, tmp_path):
+    """A source that has changed is encoded again, over what the job has made and over nothing else."""
+    for name in "ab":
+        s3.put(f"in/{name}.dcm", IMAGE.file())
+    source, output, journal = Path("s3://bucket/in"), Path("s3://bucket/out"), place_of(tmp_path)
+    transcode(source, output, journal=journal)
+    for name in "ab":
+        s3.put(f"in/{name}.dcm", made.of(made.noise((2, 16, 24), "u2", seed=9)).file())
+    s3.put("out/a.dcm", b"another's")
+    found = by_key(transcode(source, output, journal=journal, resume=True))
+    assert {key: record.reason for key, record in found.items()} == {
+        "in/a.dcm": "destination-exists",
+        "in/b.dcm": "",
+    }
+    assert s3.get("out/a.dcm") == b"another's"
+    assert xxhash.xxh3_128(s3.get("out/b.dcm")).hexdigest() == found["in/b.dcm"].output_digest
+
+
+@pytest.mark.parametrize("also", ["", "?delete", "HEAD"])
+def test_what_cannot_be_read_back_does_not_pass_for_another_s(s3, tmp_path, monkeypatch, also):
+    """It is removed; where that cannot be done either, the resumed job looks at it again, and no summary is clean."""
+    monkeypatch.setattr(stores, "_RETRIES", 0)
+    stores._store.cache_clear()
+    s3.put("in/a.dcm", IMAGE.file())
+    source, output, journal = Path("s3://bucket/in"), Path("s3://bucket/out"), place_of(tmp_path)
+
+    def after_the_upload(method, path):
+        broken = (method in ("GET", also) and "/out/" in path) or (also == "?delete" and also in path)
+        return (503, b"") if broken and s3.asked("PUT", "/out/") else None
+
+    s3.fault = after_the_upload
+    [record] = transcode(source, output, journal=journal)
+    assert (record.status, record.reason) == ("failed", "stored-unverified" if also else "store-unreachable")
+    assert s3.keys("out/") == (["out/a.dcm"] if also else [])
+    [record] = transcode(source, output, journal=journal, resume=True)
+    assert record.status == "failed"
+    s3.fault = None
+    if also == "?delete":
+        s3.put("out/a.dcm", b"bytes that a store has lost")
+        [record] = transcode(source, output, journal=journal, resume=True)
+        assert (record.status, record.reason) == ("failed", "destination-exists")
+        return
+    [record] = transcode(source, output, journal=journal, resume=True)
+    assert (record.status, record.reason, s3.keys("out/")) == ("encoded", "", ["out/a.dcm"])
 
 
 def test_a_killed_job_leaves_scratch_files_that_the_next_one_removes(s3, tmp_path):
