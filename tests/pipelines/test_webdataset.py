@@ -172,7 +172,7 @@ def contents(folder):
 def test_the_same_again_byte_for_byte_whatever_the_threads(archive, tmp_path, whole):
     run(archive, tmp_path / "again", samples=4, threads=1)
     assert contents(tmp_path / "again") == whole
-    assert list(whole) == ["index.json", *(f"shard-{n:06d}.tar" for n in range(5))]
+    assert list(whole) == [webdataset.JOURNAL, "index.json", *(f"shard-{n:06d}.tar" for n in range(5))]
     with tarfile.open(tmp_path / "whole" / "shard-000001.tar") as tar:
         for member in tar:
             assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "", "")
@@ -283,17 +283,44 @@ def test_nothing_is_overwritten(archive, tmp_path):
     out = tmp_path / "out"
     run(archive, out)
     before = contents(out)
-    for resume in (False, True):
-        with pytest.raises(DestinationError) as caught:
-            run(archive, out, resume=resume)
-        assert caught.value.code == "destination-exists"
+    with pytest.raises(DestinationError) as caught:
+        run(archive, out)
+    assert caught.value.code == "destination-exists"
+    (out / webdataset.JOURNAL).unlink()  # as of a version that left none
+    with pytest.raises(DestinationError) as caught:
+        run(archive, out, resume=True)
+    assert caught.value.code == "destination-exists"
     (out / "index.json").unlink()
     with pytest.raises(DestinationError):
         run(archive, out)
-    assert {**contents(out), "index.json": before["index.json"]} == before
+    assert {**before, **contents(out)} == before
     with pytest.raises(JobError) as caught:
         run(archive, tmp_path / "none", resume=True)
     assert caught.value.code == "journal-missing"
+
+
+def test_a_finished_job_is_gone_on_with_only_as_it_was(archive, tmp_path):
+    (archive / "cut.dcm").write_bytes((archive / "CT_small.dcm").read_bytes()[:9000])
+    out = tmp_path / "out"
+    first = run(archive, out, samples=4)
+    before = contents(out)
+    again = run(archive, out, samples=4, resume=True)
+    assert (again.shards, again.troubles) == (first.shards, first.troubles)
+    assert [each.skipped for each in again.troubles].count(False) == 1
+    assert contents(out) == before
+    (archive / "cut.dcm").unlink()
+    args = (archive, "-o", out, "--to", "htj2k-lossless", "--samples", 4, "--device", "cpu")
+    done = command(*args, "--resume")
+    assert done.exit_code == 2, done.output
+    assert f"choose another --output, or remove {out}" in " ".join(done.output.split())
+    assert contents(out) == before
+    done = command(*args)
+    assert done.exit_code == 2, done.output
+    shutil.rmtree(out)
+    assert command(*args).exit_code == 0
+    done = command(*args, "--resume")
+    assert done.exit_code == 0, done.output
+    assert "17 samples of 7 files in 5 shards" in " ".join(done.output.split())
 
 
 def test_bad_files_and_frames_are_left_out_by_name(tmp_path):
