@@ -360,6 +360,8 @@ def test_command(archive, tmp_path):
     assert done.exit_code == 0, done.output
     assert "17 samples of 7 files in 3 shards" in " ".join(done.output.split())
     assert len(list((tmp_path / "out").glob("shard-*.tar"))) == 3
+    done = command(archive / "CT_small.dcm", "-o", tmp_path / "one", "--to", "rle", "--device", "cpu")
+    assert "1 sample of 1 file in 1 shard," in " ".join(done.output.split())
 
 
 @pytest.mark.parametrize(
