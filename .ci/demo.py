@@ -51,7 +51,7 @@ def table(records: list[dict]) -> Table:
             Path(record["source"]).name,
             UID(record["source_syntax"]).keyword,
             f"{record['status']} ({record['reason']})" if record["reason"] else record["status"],
-            str(record["frames"]),
+            str(record["frames"]) if record["status"] == "encoded" else "–",
             f"{record['bytes_in'] / 1e6:.2f}",
             f"{record['bytes_out'] / 1e6:.2f}",
             f"{ratio:.2f}",

@@ -28,6 +28,19 @@ _OPTIONAL = {
     "pyjpegls": "gpuenc[pyjpegls]",
     "python-gdcm": "gpuenc[gdcm]",
 }
+# What each extra brings, as pyproject.toml has it. The last two exclude each other.
+EXTRAS = {
+    "plugins": ("pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm"),
+    "independent": ("av", "micro-reader-codecs"),
+    "cloud": ("obstore",),
+    "dicomweb": ("httpx",),
+    "dask": ("distributed", "cryptography"),
+    "bench": ("matplotlib",),
+    "torch": ("torch",),
+    "cuda12": ("cupy-cuda12x", "cuda-toolkit", "nvidia-nvimgcodec-cu12"),
+    "cuda13": ("cupy-cuda13x", "cuda-toolkit", "nvidia-nvimgcodec-cu13"),
+}
+_CUDA = ("cuda12", "cuda13")
 
 
 def findings() -> Iterator[tuple[str, str]]:
@@ -42,6 +55,7 @@ def findings() -> Iterator[tuple[str, str]]:
         yield package, _version(package) or "missing: reinstall gpuenc"
     for package, extra in _OPTIONAL.items():
         yield package, _version(package) or f"not installed (optional): pip install '{extra}'"
+    yield "extras", _extras()
     count = device_count()
     for device in range(max(1, count)):
         why = why_unavailable(find("htj2k-lossless").uid, device)
@@ -71,6 +85,18 @@ def _plugins_on(device: int) -> Iterator[tuple[str, str]]:
                 found.setdefault((path.label, why), []).append(syntax.name)
     for (label, why), names in found.items():
         yield f"{label} on GPU {device}", f"{why or 'works'} ({', '.join(names)})"
+
+
+def _extras() -> str:
+    """Return which extras are installed as a whole, which are not, and how these are."""
+    installed = [extra for extra, packages in EXTRAS.items() if all(map(_version, packages))]
+    missing = [extra for extra in EXTRAS if extra not in installed and extra not in _CUDA]
+    named = list(missing)
+    if not set(_CUDA) & set(installed):
+        missing.append(_CUDA[0])
+        named.append(" or ".join(_CUDA))
+    said = f"installed: {', '.join(installed) or 'none'}"
+    return f"{said}; missing: {', '.join(named)}, pip install '.[{','.join(missing)}]'" if missing else said
 
 
 def _version(package: str) -> str:

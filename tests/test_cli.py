@@ -11,6 +11,7 @@ import pty
 import re
 import resource
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -449,9 +450,37 @@ def test_report_does_not_replace_what_is_no_report(study, tmp_path):
     assert code == 2
     assert "is no report" in err
     assert (study / "a" / "1.dcm").read_bytes() == before
-    for _ in range(2):  # a report below the sources is not one of them, and the next run's takes its place
-        assert transcode(study, "-o", tmp_path / "out", "--report", study / "r.jsonl")[0] == 0
+    for more in ((), ("--overwrite",)):  # a report below the sources is no source, and replaced with its outputs
+        assert transcode(study, "-o", tmp_path / "out", "--report", study / "r.jsonl", *more)[0] == 0
         assert len(report_of(study / "r.jsonl")) == 4
+
+
+def test_the_report_of_a_finished_job_is_not_replaced(study, tmp_path):
+    """It has the only checksums of the outputs, and the same command again would skip them all."""
+    report, args = tmp_path / "r.jsonl", (study, "-o", tmp_path / "out")
+    assert transcode(*args, "--report", report)[0] == 0
+    before, outputs = report.read_bytes(), tree(tmp_path / "out")
+    code, _, err = transcode(*args, "--report", report)
+    assert code == 2
+    assert err == (
+        f"gpuenc: {report} is the report of a finished job in {tmp_path / 'out'}: name another --report, --resume to "
+        "add what is new, or --overwrite to do all again\n"
+    )
+    assert (report.read_bytes(), tree(tmp_path / "out")) == (before, outputs)
+    # Neither was the journal replaced, so the job can be gone on with.
+    made.of(made.noise((1, 8, 8), "u2")).write(study / "new.dcm")
+    assert transcode(*args, "--report", report, "--resume")[0] == 0
+    done = {record["source"]: record for record in report_of(report)}
+    assert len(done) == len(before.splitlines()) + 1
+    assert all(record["crc32"] for record in done.values() if record["status"] == "encoded")
+    assert transcode(*args, "--report", report)[0] == 2  # also after a second run
+    other = tmp_path / "other.jsonl"
+    assert transcode(*args, "--report", other)[0] == 0
+    assert {record["status"] for record in report_of(other)} == {"skipped"}
+    assert len(report_of(report)) == len(done)
+    # Of outputs that are gone, nobody needs the report.
+    shutil.rmtree(tmp_path / "out")
+    assert transcode(*args, "--report", report)[0] == 0
 
 
 def test_damaged_files_from_the_command_line(tmp_path):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from gpuenc.archive.report import Record
+from tests import made
 from tests.archive.records import Page, records, write_report
 from tests.test_cli import gpuenc, study, transcode  # noqa: F401  # a fixture
 
@@ -19,6 +22,30 @@ def test_from_files_to_a_page(study, tmp_path):  # noqa: F811
     sizes = [sum(path.stat().st_size for path in folder.rglob("*.dcm")) for folder in (study, tmp_path / "out")]
     assert float(page.tiles["Ratio"]) == sizes[0] / sizes[1]
     assert page.wrong == []
+
+
+def test_a_report_says_what_its_time_is(study, tmp_path):  # noqa: F811
+    """The job began before its first file, so it took longer."""
+    report, merged = tmp_path / "r.jsonl", tmp_path / "all.jsonl"
+    code, job, _ = transcode(study, "-o", tmp_path / "out", "--report", report)
+    assert code == 0
+    assert "first to last file" not in job
+    for args in ((report,), (tmp_path / "out",)):
+        assert re.search(r"│ first to last file +│ [\d.]+ s", gpuenc("report", *args)[1])
+    assert re.search(r"│ first to last file +│ [\d.]+ s", gpuenc("merge-reports", report, "-o", merged)[1])
+
+
+def test_a_small_plan_takes_under_a_second(tmp_path):
+    made.of(made.noise((1, 8, 8), "u2")).write(tmp_path / "one.dcm")
+    manifest = tmp_path / "job.manifest"
+    args = (tmp_path / "one.dcm", "-o", tmp_path / "out", "--to", "rle", "--workers", "0", "--manifest", manifest)
+    code, out, err = gpuenc("plan", *args)
+    assert (code, err) == (0, "")
+    said = dict(re.findall(r"^ *(\S[^\n]*?) {2,}(\S[^\n]*?) *$", out, re.MULTILINE))
+    assert said["encoded"] == "1 frame, 128 B of pixels"
+    assert said["time, about"] == "under a second"
+    assert said["tried"].startswith("1 file encoded")
+    assert said["manifest"] == "1 file in 1 shard"
 
 
 def test_a_page_that_cannot_be(tmp_path):

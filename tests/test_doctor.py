@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from gpuenc import doctor
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -45,3 +50,36 @@ def test_without_a_gpu_one_line_says_why(monkeypatch):
     monkeypatch.setattr(doctor, "why_unavailable", lambda uid, device: "there is no driver")
     said = list(doctor.findings())
     assert [found for what, found in said if "GPU" in what] == ["there is no driver"]
+
+
+def test_the_extras_are_named(monkeypatch):
+    here = {"obstore", "matplotlib", "distributed"}
+    monkeypatch.setattr(doctor, "_version", lambda package: "1.0" if package in here else "")
+    assert dict(doctor.findings())["extras"] == (
+        "installed: cloud, bench; missing: plugins, independent, dicomweb, dask, torch, cuda12 or cuda13, "
+        "pip install '.[plugins,independent,dicomweb,dask,torch,cuda12]'"
+    )
+    here.update(*(packages for extra, packages in doctor.EXTRAS.items() if extra not in ("cuda12", "dask")))
+    assert dict(doctor.findings())["extras"] == (
+        "installed: plugins, independent, cloud, dicomweb, bench, torch, cuda13; missing: dask, pip install '.[dask]'"
+    )
+    here.update(doctor.EXTRAS["dask"])
+    assert "missing" not in dict(doctor.findings())["extras"]
+
+
+def test_the_extras_are_those_of_the_project():
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    def packages(extra):
+        for line in said[extra]:
+            of_ours = re.fullmatch(r"gpuenc\[(.*)\]", line)
+            if of_ours:
+                for each in of_ours[1].split(","):
+                    yield from packages(each)
+            else:
+                yield re.match(r"[\w-]+", line)[0]
+
+    for extra, listed in doctor.EXTRAS.items():
+        assert tuple(packages(extra)) == listed, extra
+    part = {"pylibjpeg", "pyjpegls", "gdcm"}  # of plugins
+    assert set(said) - part - {"demo", "test", "test-ml", "dev"} == set(doctor.EXTRAS)

@@ -8,7 +8,8 @@ import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpuenc.archive.journal import demand_file
-from gpuenc.archive.report import Record, record_of
+from gpuenc.archive.report import LINE_BYTES, Record, record_of
+from gpuenc.dicom.regular import regular
 from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
@@ -57,6 +58,32 @@ def recorded(path: Path, destination: str) -> Record | None:
     with _read_only(path) as db:
         row = db.execute("SELECT record FROM files WHERE place = ?", (os.fsencode(destination),)).fetchone()
     return record_of(row[0]) if row and row[0] else None
+
+
+def is_report_of_finished(report: Path, journal: Path) -> bool:
+    """Whether a report holds outcomes of the job in a journal, in whichever of its runs, and that job is finished.
+
+    Raises
+    ------
+    JobError
+        ``journal-unusable``: it is no journal.
+    """
+    if not (report.is_file() and journal.is_file()):
+        return False
+    with _read_only(journal) as db:
+        if not db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'about'").fetchone()[0]:
+            return False  # of a job that was killed before it was written down
+        about = dict(db.execute("SELECT name, value FROM about WHERE name IN ('finished', 'run')"))
+    job, numbered, _ = str(about.get("run", "")).partition("-")
+    if not numbered or "finished" not in about:
+        return False
+    # No path of a file holds this: quotes in a text of JSON are escaped.
+    wanted = f'"run": "{job}-'.encode()
+    try:
+        with open(report, "rb", opener=regular) as stream:
+            return any(wanted in line for line in iter(lambda: stream.readline(LINE_BYTES), b""))
+    except OSError:
+        return False  # whoever opens it to write says why
 
 
 @contextlib.contextmanager

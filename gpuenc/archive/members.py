@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gpuenc._version import __version__
 from gpuenc.archive.cluster import Dask, WorkerGone, do, join
 from gpuenc.archive.leftovers import remove_leftovers, token_of_worker
+from gpuenc.archive.progress import counted
 from gpuenc.archive.session import Admission
 from gpuenc.archive.shards import AFTER_S, SHARDS_PER_WORKER, Shard, Shards, packed, unpacked_outcomes, window_files
 from gpuenc.dicom.atomic import TEMPORARY_SUFFIX
@@ -139,7 +140,7 @@ class Members:
         said = [member.admission for member in self._ready if member.admission]
         self.gpu_unused = next((one.gpu_unused for one in said if one.gpu_unused), "")
         at_once = sum(one.files_at_once for one in said)
-        self._tell(f"cluster {self._dask}; {len(said)} workers, {at_once} files at once")
+        self._tell(f"cluster {self._dask}; {counted(len(said), 'worker')}, {counted(at_once, 'file')} at once")
 
     def give(self, tasks: Sequence[Task]) -> None:
         """Have tasks done."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from gpuenc.archive.outcomes import Condition
     from gpuenc.archive.report import Record, ReportFile, Summary
 
+# What the time of a report's files is: a job is at work before the first and after the last of them.
+SPAN = "first to last file"
 _LINE_EVERY_S = 10.0
 # More workers than this have no line of their own.
 _WORKER_LINES = 16
@@ -72,7 +74,7 @@ class Display(Watcher):
         self._files, self._bytes_total = files, bytes_total
         self._started = self._last_line = self._clock()
         if not self._console.is_terminal:
-            self._show(self._console, f"{counted(files, 'file')}, {megabytes(bytes_total)}")
+            self._show(self._console, f"{counted(files, 'file')}, {size_text(bytes_total)}")
             return
         bar = _bar(self._console, self._states)
         self._bar = bar, bar.add_task("files", total=files, rates="", left="-:--:--")
@@ -151,7 +153,9 @@ class Display(Watcher):
                 bar.update(task, advance=advance, rates=self._rates(now), left=self._left(now))
         elif now - self._last_line >= _LINE_EVERY_S:
             self._last_line = now
-            self._show(self._console, f"{self._done}/{self._files} files, {self._rates(now)}, ETA {self._left(now)}")
+            self._show(
+                self._console, f"{self._done}/{counted(self._files, 'file')}, {self._rates(now)}, ETA {self._left(now)}"
+            )
 
     def _show(self, console: Console, what: Any) -> None:
         with contextlib.suppress(OSError):
@@ -203,8 +207,8 @@ def _far(summary: Summary) -> str:
     return sentence.partition(";")[0] if summary.stopped else ""
 
 
-def summary_table(summary: Summary, far: str = "", *, dry_run: bool = False) -> Table:
-    """Return the summary of a job as a table; `far` says how far one is that is not over."""
+def summary_table(summary: Summary, far: str = "", *, dry_run: bool = False, time_of: str = "time") -> Table:
+    """Return the summary of a job as a table; `far` says how far one is that is not over, `time_of` what is timed."""
     title = "What would be done (dry run: nothing was written)" if dry_run else "Summary"
     title += f" – {far}" if far else ""
     table = Table(show_header=False, title=title, title_justify="left")
@@ -215,35 +219,46 @@ def summary_table(summary: Summary, far: str = "", *, dry_run: bool = False) -> 
     table.add_row("files", f"{summary.planned}: {counts}" + (f", {left} without an outcome" if left > 0 else ""))
     if summary.earlier_files:
         table.add_row("of these", f"{summary.earlier_files} by an earlier run, and unchanged since")
-    table.add_row("frames", f"{summary.frames} ({megabytes(summary.pixel_bytes)} of pixels)")
+    table.add_row("frames", f"{summary.frames} ({size_text(summary.pixel_bytes)} of pixels)")
     if summary.bytes_out:
-        sizes = f"{megabytes(summary.bytes_in)} → {megabytes(summary.bytes_out)}"
+        sizes = f"{size_text(summary.bytes_in)} → {size_text(summary.bytes_out)}"
         table.add_row("encoded files", f"{sizes}, ratio {summary.ratio:.2f}")
         table.add_row("saved", _saved(summary))
-        verified = f"{summary.verified_files} of {summary.files['encoded']} files, every sample compared"
-        table.add_row("verified", verified if summary.verified_files else "no")
+        table.add_row("verified", _verified(summary))
     working = sum(summary.stage_seconds.values())
     if working > 0 and summary.verified_files:
         share = summary.stage_seconds.get("verify", 0.0) / working
         table.add_row("verification", f"{share * 100:.0f} % of the time spent on files, over all threads")
     if summary.plugins:
-        table.add_row("plug-ins", visible(", ".join(f"{label}: {n} frames" for label, n in summary.plugins.items())))
+        table.add_row(
+            "plug-ins", visible(", ".join(f"{label}: {counted(n, 'frame')}" for label, n in summary.plugins.items()))
+        )
     if summary.fallbacks:
-        table.add_row("fallbacks", visible(", ".join(f"{what}: {n} frames" for what, n in summary.fallbacks.items())))
+        table.add_row(
+            "fallbacks", visible(", ".join(f"{what}: {counted(n, 'frame')}" for what, n in summary.fallbacks.items()))
+        )
     for reason in _why_no_gpu(summary):
         table.add_row("GPU not used", reason)
     for (status, reason), number in sorted(summary.reasons.items()):
         table.add_row(status, visible(f"{number} × {reason}"))
     rate = f", {summary.done / summary.seconds:.1f} files/s" if summary.seconds > 0 else ""
-    table.add_row("time", f"{summary.seconds:.2f} s{rate}")
+    table.add_row(time_of, f"{summary.seconds:.2f} s{rate}")
     return table
+
+
+def _verified(summary: Summary) -> str:
+    if not summary.verified_files and not summary.verify_sample:
+        return f"no: {summary.unverified}" if summary.unverified else "no"
+    found = f"{summary.verified_files} of {counted(summary.files['encoded'], 'file')}"
+    found += f" ({summary.verify_sample})" if summary.verify_sample else ""
+    return found + (", every sample compared" if summary.verified_files else "")
 
 
 def _saved(summary: Summary) -> str:
     saved = summary.bytes_in - summary.bytes_out
     if saved < 0:
-        return f"nothing: the outputs are {megabytes(-saved)} larger"
-    return f"{megabytes(saved)}, {saved / summary.bytes_in * 100:.0f} % of the files encoded"
+        return f"nothing: the outputs are {size_text(-saved)} larger"
+    return f"{size_text(saved)}, {saved / summary.bytes_in * 100:.0f} % of the files encoded"
 
 
 def _why_no_gpu(summary: Summary) -> Iterable[str]:
@@ -279,7 +294,7 @@ def show_merge(merge: Merge, console: Console, errors: Console) -> None:
         text = f"gpuenc: nothing was written: {counted(merge.conflicts, 'source')} with outcomes at odds"
         errors.print(text, markup=False, highlight=False)
         return
-    table = summary_table(merge.summary)
+    table = summary_table(merge.summary, time_of=SPAN)
     table.add_row("superseded", f"{counted(merge.superseded, 'outcome')} by a later one")
     table.add_row("repeated", counted(merge.repeated, "line"))
     if merge.missing:
@@ -289,9 +304,16 @@ def show_merge(merge: Merge, console: Console, errors: Console) -> None:
     console.print(table, markup=False, highlight=False)
 
 
-def megabytes(count: int) -> str:
-    """Return a number of bytes in MB (10⁶ bytes)."""
-    return f"{count / 1e6:.1f} MB"
+def size_text(count: float) -> str:
+    """Return a number of bytes with three digits and a decimal unit: ``"1.23 GB"``."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    units = ["kB", "MB", "GB", "TB", "PB"]
+    count /= 1000
+    while count >= 999.5 and len(units) > 1:
+        count /= 1000
+        del units[0]
+    return f"{count:.{2 if count < 9.995 else 1 if count < 99.95 else 0}f} {units[0]}"
 
 
 def counted(count: int, what: str) -> str:

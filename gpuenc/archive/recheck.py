@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +18,7 @@ from gpuenc.archive.budget import PEAK_FACTOR, ByteBudget, default_bytes
 from gpuenc.archive.comparison import MAX_LISTED, coding_of
 from gpuenc.archive.findings import Finding, Stopped, line
 from gpuenc.archive.report import LINE_BYTES, record_of
-from gpuenc.archive.verify import check_all
+from gpuenc.archive.verify import check_all, only_in_output
 from gpuenc.cpu import decoders, samples
 from gpuenc.dicom.digests import file_digest
 from gpuenc.dicom.regular import regular
@@ -28,6 +29,7 @@ from gpuenc.syntaxes import BY_UID
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     DecodeSamples = Callable[..., NDArray[Any]]
 
 _DIGITS = frozenset("0123456789abcdef")
+_NOT_COVERED = "this report does not cover it: its output was there before the job"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,15 @@ class Recorded:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A report as a whole: outputs to check, what can be said without looking at any, and the paths it names."""
+
+    items: list[Recorded]
+    findings: list[Finding]
+    named: set[Path]
+
+
 def recheck(
     record: Path,
     output: Path,
@@ -71,12 +83,14 @@ def recheck(
     independent: bool = False,
     jobs: int = 0,
     budget: ByteBudget | None = None,
+    report: Path | None = None,
     stop: threading.Event | None = None,
 ) -> Verified:
     """Check the outputs that a report names, below `output`, wherever that folder is now.
 
-    Files that the job skipped or failed have no output and are not counted. A file without checksums is not called
-    equal, since nothing can be said of it.
+    A file that failed is missing, unless a later record says that it was done. A file without checksums is not called
+    equal, since nothing can be said of it: such as what was there before the job, which the job skipped for that.
+    Files that it skipped for another reason have no output, and are not counted. Told last is what no record names.
 
     Parameters
     ----------
@@ -84,23 +98,27 @@ def recheck(
         JSON Lines, one `gpuenc.archive.report.Record` each; the last one of an output counts.
     output : Path
         The folder that was the job's destination.
-    watcher, independent, jobs, budget, stop
+    watcher, independent, jobs, budget, report, stop
         As for `gpuenc.archive.verify.verify`.
     """
-    items, broken = _read(record, output)
+    told = _read(record, output)
     budget = budget or ByteBudget(default_bytes())
 
     def work(item: Recorded, stopped: threading.Event) -> Finding:
         return _checked(item, budget, independent, stopped)
 
-    verified = check_all(items, work, watcher, extras=broken, jobs=jobs, stop=stop)
-    verified.planned += len(broken)
+    extras = only_in_output(told.named, output, (record, report), "no record of the report names it")
+    verified = check_all(told.items, work, watcher, extras=chain(told.findings, extras), jobs=jobs, stop=stop)
+    verified.planned += len(told.findings)
     return verified
 
 
-def _read(record: Path, output: Path) -> tuple[list[Recorded], list[Finding]]:
-    """Return the outputs that a report names, and a finding for each line that is no record."""
-    found: dict[str, Record] = {}
+def _read(record: Path, output: Path) -> _Told:
+    """Return what a report says; with a finding for each line that is no record."""
+    made: dict[str, Record] = {}
+    failed: dict[str, Record] = {}
+    kept: dict[str, None] = {}
+    sources: set[str] = set()
     broken = []
     with open(record, "rb", opener=regular) as lines:
         # A line that is none costs the others nothing, unlike in `report.read_lines`.
@@ -109,14 +127,42 @@ def _read(record: Path, output: Path) -> tuple[list[Recorded], list[Finding]]:
             if told is None:
                 message = f"line {number} of the report is no record"
                 broken.append(Finding("", os.fspath(record), "unreadable", "invalid-record", message))
+                continue
+            sources.add(told.source)
+            if told.status == "failed":
+                failed[told.source] = told
+            elif told.reason == "destination-exists":
+                kept[told.source] = None
+                failed.pop(told.source, None)
             elif told.destination and told.status in ("encoded", "copied"):
-                found[told.destination] = told
-    places = _places(list(found), output)
+                made[told.destination] = told
+                failed.pop(told.source, None)
+    # What one run made and the next one found there is covered.
+    covered = {told.source for told in made.values()}
+    places = _places(list(made), output)
     items = [
         Recorded(told.source, destination, places[destination], told.crc32, told.output_digest)
-        for destination, told in found.items()
+        for destination, told in made.items()
     ]
-    return items, broken
+    findings = [
+        *(Finding(told.source, "", "missing", told.reason, f"it failed: {told.message}") for told in failed.values()),
+        *(
+            Finding(source, "", "unreadable", "destination-exists", _NOT_COVERED)
+            for source in kept
+            if source not in covered
+        ),
+        *broken,
+    ]
+    # Where sources were replaced, what was left as it is lies there too.
+    return _Told(items, findings, {*places.values(), *_below(sources, output)})
+
+
+def _below(sources: set[str], output: Path) -> Iterator[Path]:
+    """Yield where sources lie in `output`."""
+    root = os.path.join(os.path.abspath(output), "")
+    for source in sources:
+        if source.startswith(root):
+            yield output / source[len(root) :]
 
 
 def _places(destinations: list[str], output: Path) -> dict[str, Path]:

@@ -178,6 +178,8 @@ class Summary:
         Why no GPU was used although one could be, in a sentence.
     resumable : bool
         It can be gone on with.
+    unverified, verify_sample : str
+        Why no output is verified, as far as that is known; which share of them is, where not all are.
     """
 
     files: Counter[str] = field(default_factory=Counter)
@@ -197,6 +199,8 @@ class Summary:
     stopped: str = ""
     gpu_unused: str = ""
     resumable: bool = False
+    unverified: str = ""
+    verify_sample: str = ""
 
     def add(self, record: Record | Earlier) -> None:
         """Count one file."""

@@ -55,7 +55,7 @@ class VerdictDisplay:
             self._show(self._errors, f"{finding.verdict}: {path}: {visible(finding.message)}{code}")
         if time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = time.monotonic()
-            self._show(self._console, f"{self._done}/{self._files} files")
+            self._show(self._console, f"{self._done}/{counted(self._files, 'file')}")
 
     def finish(self, verified: Verified) -> None:
         """Show the totals."""

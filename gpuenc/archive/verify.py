@@ -22,7 +22,7 @@ from gpuenc.archive.scan import JOURNALS, Item, scan
 from gpuenc.plugins import usable_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from gpuenc.archive.findings import VerdictWatcher
 
@@ -61,7 +61,8 @@ def verify(
     """
     tree = output.is_dir()
     items = list(scan([source], output, without=report)) if tree else [Item(source, output)]
-    extras = list(_extras(items, output, report)) if tree and source.is_dir() else []
+    expected = {item.destination for item in items}
+    extras = list(only_in_output(expected, output, (report,))) if tree and source.is_dir() else []
     budget = budget or ByteBudget(default_bytes())
 
     def work(item: Item, stopped: threading.Event) -> Finding:
@@ -162,16 +163,30 @@ def check_all[Given](
     return verified
 
 
-def _extras(items: list[Item], output: Path, report: Path | None) -> Iterator[Finding]:
-    """Yield what is in the output's tree and in no item; folders that cannot be read too."""
-    expected = {item.destination for item in items}
+def only_in_output(
+    expected: Collection[Path], output: Path, without: Sequence[Path | None] = (), why: str = "only in the output"
+) -> Iterator[Finding]:
+    """Yield what is in the output's tree and not expected there; folders that cannot be read too.
+
+    Parameters
+    ----------
+    expected : collection of Path
+        Below `output`, as that is written.
+    output : Path
+        A folder.
+    without : sequence of Path or None
+        Files that may be in it and are part of no tree, such as reports.
+    why : str
+        What is said of each.
+    """
+    beside = [path for path in without if path and os.path.lexists(path)]
     problems: list[OSError] = []
     for folder, folders, names in os.walk(output, onerror=problems.append):
         folders[:] = sorted(set(folders) - {JOURNALS})  # the journal of the job
         for name in sorted(names):
             path = os.path.join(folder, name)
-            if Path(path) not in expected and not (report and os.path.lexists(report) and _same(path, report)):
-                yield Finding("", path, "extra", message="only in the output")
+            if Path(path) not in expected and not any(_same(path, other) for other in beside):
+                yield Finding("", path, "extra", message=why)
     for problem in problems:
         message = f"the folder cannot be read: {problem.strerror}"
         yield Finding("", os.fsdecode(problem.filename or ""), "unreadable", "unreadable-source", message)

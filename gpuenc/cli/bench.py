@@ -112,7 +112,7 @@ def _tables(results: dict[str, Any]) -> list[Table]:
     for name in ("files/s", "MB/s", "spread"):
         jobs.add_column(name, justify="right")
     for row in [*results["transcode"], *results["workers"]]:
-        by = f"{row['workers']} worker processes" if "workers" in row else row["plugin"]
+        by = _workers(row["workers"]) if "workers" in row else row["plugin"]
         if row["status"] == "measured":
             rate = row["mb_s"]
             spread = f"{rate['spread']:.0%}" + " !" * rate["noisy"]
@@ -137,6 +137,10 @@ def _tables(results: dict[str, Any]) -> list[Table]:
                 f"{over['median']:.2f} ×" if over else "–",
             )
     return [rows, jobs, sizes]
+
+
+def _workers(count: int) -> str:
+    return "1 worker process" if count == 1 else f"{count} worker processes"
 
 
 def _say_what_is_missing(results: dict[str, Any]) -> None:

@@ -223,6 +223,23 @@ def _demand_sources(job: Job) -> None:
             give_up(f"{output} is a source, and sources are never changed: choose another --output", Exit.USAGE)
 
 
+def demand_other_report(job: Job) -> None:
+    """End with 2 where the job's report is that of the finished job in its place, whose checksums would be lost."""
+    from gpuenc.archive.addresses import text_of
+    from gpuenc.archive.journal_read import is_report_of_finished
+    from gpuenc.errors import JobError
+
+    if job.report is None or job.journal is None or job.resume or job.overwrite:
+        return
+    with contextlib.suppress(JobError):  # the job itself says what is wrong with its journal
+        if is_report_of_finished(job.report, job.journal):
+            give_up(
+                f"{job.report} is the report of a finished job in {text_of(job.destination)}: name another --report, "
+                "--resume to add what is new, or --overwrite to do all again",
+                Exit.USAGE,
+            )
+
+
 # What follows the source in a line of a report: `transcode`'s and `verify`'s replace their own kind.
 _SECOND = {"job": b"status", "verification": b"output"}
 _FIRST = re.compile(rb'\{"source": "(?:[^"\\]|\\.)*", "(\w+)"')

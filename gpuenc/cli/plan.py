@@ -105,7 +105,7 @@ def _manifest_at(path: Path | None, job: Job) -> Iterator[Writer | None]:
 
 
 def _table(made: Plan, writer: Writer | None) -> Table:
-    from gpuenc.archive.progress import megabytes
+    from gpuenc.archive.progress import counted, size_text
     from gpuenc.syntaxes import name_of
 
     summary = made.summary
@@ -114,20 +114,22 @@ def _table(made: Plan, writer: Writer | None) -> Table:
     table.add_column(overflow="fold")
     counts = ", ".join(f"{summary.files[status]} {status}" for status in ("encoded", "copied", "skipped", "failed"))
     table.add_row("files", f"{summary.planned}: {counts}")
-    table.add_row("encoded", f"{summary.frames} frames, {megabytes(summary.pixel_bytes)} of pixels")
+    table.add_row("encoded", f"{counted(summary.frames, 'frame')}, {size_text(summary.pixel_bytes)} of pixels")
     table.add_row("from", ", ".join(f"{name_of(uid)}: {number}" for uid, number in made.syntaxes.most_common()))
     table.add_row("modalities", ", ".join(f"{name}: {number}" for name, number in made.modalities.most_common()))
     for (status, reason), number in sorted(summary.reasons.items()):
         table.add_row(status, f"{number} × {reason}")
     if made.sample_files:
-        table.add_row("tried", f"{made.sample_files} files encoded, ratio {made.ratio:.2f}")
-        table.add_row("output, about", megabytes(int(made.output_bytes)))
+        table.add_row("tried", f"{counted(made.sample_files, 'file')} encoded, ratio {made.ratio:.2f}")
+        table.add_row("output, about", size_text(made.output_bytes))
         table.add_row("time, about", _duration(made.seconds))
     if writer:
-        table.add_row("manifest", f"{writer.files} files in {writer.shards} shards")
+        table.add_row("manifest", f"{counted(writer.files, 'file')} in {counted(writer.shards, 'shard')}")
     return table
 
 
 def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return "under a second"
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"

@@ -22,7 +22,7 @@ def report(
     """Say what has become of a job's files so far, here or as a page, also while the job is at work."""
     from gpuenc.archive.outcomes import Outcomes
     from gpuenc.archive.page import make_page
-    from gpuenc.archive.progress import summary_table, visible
+    from gpuenc.archive.progress import SPAN, summary_table, visible
 
     with told():
         if output:
@@ -34,7 +34,7 @@ def report(
             done = summary.done
     far = outcomes.state.sentence(done)
     if not output:
-        console.print(summary_table(summary, far))
+        console.print(summary_table(summary, far, time_of=SPAN))
     elif far:
         console.print(far, soft_wrap=True)
     for note in outcomes.notes:

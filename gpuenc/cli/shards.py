@@ -97,7 +97,7 @@ def _demand_plugin(encoding: Encoding) -> None:
 
 
 def _tell(summary: Summary, output: Path) -> None:
-    from gpuenc.archive.progress import visible
+    from gpuenc.archive.progress import counted, size_text, visible
 
     for trouble in summary.failed[:_MOST_SHOWN]:
         where = summary.paths[trouble.file]
@@ -107,12 +107,9 @@ def _tell(summary: Summary, output: Path) -> None:
         errors.print(f"gpuenc: and {len(summary.failed) - _MOST_SHOWN} more")
     size = sum(shard.bytes for shard in summary.shards)
     skipped = len(summary.troubles) - len(summary.failed)
-    console.print(
-        visible(
-            f"{summary.samples} samples of {len(summary.paths)} files in {len(summary.shards)} shards, "
-            f"{size / 1e6:.1f} MB, in {output}; {skipped} skipped, {len(summary.failed)} failed"
-        )
-    )
+    found = f"{counted(summary.samples, 'sample')} of {counted(len(summary.paths), 'file')}"
+    shards = f"{counted(len(summary.shards), 'shard')}, {size_text(size)}, in {output}"
+    console.print(visible(f"{found} in {shards}; {skipped} skipped, {len(summary.failed)} failed"))
     if summary.interrupted:
         errors.print("gpuenc: interrupted; the same command with --resume goes on")
         raise typer.Exit(Exit.INTERRUPTED)

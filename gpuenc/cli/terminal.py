@@ -59,6 +59,7 @@ EPILOG = f"Exit codes: {'; '.join(f'{code:d} {means}' for code, means in EXIT_ME
 
 # What errors by their codes mean for the caller; those that are not here are the machine's: ENVIRONMENT.
 _OF_CODES = {
+    "destination-exists": Exit.USAGE,
     "unreconciled": Exit.SOME_FAILED,
     "invalid-option": Exit.USAGE,
     "journal-differs": Exit.USAGE,

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from gpuenc.cli import options as given
-from gpuenc.cli.jobs import demand_job, home_of, job_of, output_of, report_at, target_of, with_resources
+from gpuenc.cli.jobs import (
+    demand_job,
+    demand_other_report,
+    home_of,
+    job_of,
+    output_of,
+    report_at,
+    target_of,
+    with_resources,
+)
 from gpuenc.cli.options import Durability, LossySources, OutOfRange
 from gpuenc.cli.terminal import Exit, console, errors, give_up, stop_on_signals, told
 
@@ -120,6 +129,7 @@ def transcode(
         )
         job = with_resources(job, jobs=jobs, workers=workers, memory=memory, reserve=reserve, cluster=cluster)
         demand_job(job)
+        demand_other_report(job)
         _end(_run(job, items, stop, metrics), may_be_empty=bool(shard))
 
 

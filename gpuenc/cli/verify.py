@@ -40,7 +40,9 @@ def verify(
             report_file = files.enter_context(report_at(report, kind="verification"))
             display = VerdictDisplay(console, errors, report_file)
             if record:
-                verified = recheck(record, paths[0], display, independent=independent, jobs=jobs, stop=stop)
+                verified = recheck(
+                    record, paths[0], display, independent=independent, jobs=jobs, report=report, stop=stop
+                )
             else:
                 source, output = paths
                 verified = trees.verify(

@@ -1,7 +1,7 @@
 """Archives as WebDataset shards: tar files of codestreams and JSON, the same byte for byte whenever they are made.
 
 What is in which shard follows from the sources, their order and the options alone. A journal beside the shards says
-where the next one begins; it is gone when everything is done and ``index.json`` says what there is.
+where the next one begins, and, once everything is done and ``index.json`` says what there is, for which job that was.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ except ImportError:  # not a POSIX system: nothing keeps jobs apart there
 from gpuenc._version import __version__
 from gpuenc.archive.scan import scan
 from gpuenc.dicom.atomic import AtomicFile, temporaries_of
-from gpuenc.dicom.digests import xxh3_128
+from gpuenc.dicom.digests import file_digest, xxh3_128
 from gpuenc.errors import DestinationError, JobError
 from gpuenc.pipelines.shard_sources import CHANGED, Encoding, SampleStream, Trouble
 from gpuenc.pipelines.tar_shard import TarShard
@@ -153,15 +153,19 @@ class _Run:
     def run(self, stop: threading.Event) -> Summary:
         self._make_folder()
         with _only_job(self._folder):
-            self._prepare()
+            if self._prepare():
+                self.summary.troubles = _sorted([*self.summary.troubles, *self._left_out])
+                return self.summary
             return self._write_all(stop)
 
     def _write_all(self, stop: threading.Event) -> Summary:
         while (changed := self._write_some(stop)) is not None:
             self._take_back(changed)
-        self.summary.troubles = _sorted([*self.summary.troubles, *self._left_out])
+        troubles = self.summary.troubles
+        self.summary.troubles = _sorted([*troubles, *self._left_out])
         if not self.summary.interrupted:
-            self._complete()
+            self._write_journal((len(self.summary.paths), 0), troubles)
+            self._write_index()
         return self.summary
 
     def _write_some(self, stop: threading.Event) -> int | None:
@@ -220,11 +224,17 @@ class _Run:
                 f"the folder cannot be made or read: {error.strerror}", code="destination-unwritable"
             ) from None
 
-    def _prepare(self) -> None:
-        """Find out where to begin, and refuse to where something else is there."""
+    def _prepare(self) -> bool:
+        """Find out where to begin, and refuse to where something else is there; return whether all is done already."""
         names = sorted(os.listdir(self._folder))
         if INDEX in names:
-            raise DestinationError(f"there are finished shards in {self._folder}", code="destination-exists")
+            if self._job.resume and JOURNAL in names:
+                self._restore(_loaded(self._folder / JOURNAL))
+                return True
+            raise DestinationError(
+                f"there are finished shards in {self._folder}: choose another --output, or remove that folder",
+                code="destination-exists",
+            )
         if JOURNAL in names:
             if not self._job.resume:
                 raise JobError(
@@ -232,7 +242,10 @@ class _Run:
                 )
             self._restore(_loaded(self._folder / JOURNAL))
         elif any(_NAME.fullmatch(name) for name in names):
-            raise DestinationError(f"there are other shards in {self._folder}", code="destination-exists")
+            raise DestinationError(
+                f"there are other shards in {self._folder}: choose another --output, or remove that folder",
+                code="destination-exists",
+            )
         elif self._job.resume:
             raise JobError(f"there is no job to resume in {self._folder}", code="journal-missing")
         else:
@@ -241,12 +254,13 @@ class _Run:
             for left in temporaries_of(os.fspath(self._folder / name), self._token):
                 with suppress(FileNotFoundError):
                     os.unlink(left)
+        return False
 
     def _restore(self, said: dict[str, Any]) -> None:
         if said.get("fingerprint") != self._fingerprint:
             raise JobError(
                 "the job to resume had other sources, other options or another version of gpuenc, or a source has "
-                "changed: begin anew in another folder",
+                f"changed: choose another --output, or remove {self._folder}",
                 code="journal-differs",
             )
         try:
@@ -254,11 +268,16 @@ class _Run:
             self.summary.troubles = [Trouble(**each) for each in said["troubles"]]
             file, frame = said["next"]
             self._start = int(file), int(frame)
+            named = all(_NAME.fullmatch(shard.name) for shard in self.summary.shards)
+            inside = 0 <= self._start[0] <= len(self.summary.paths) and self._start[1] >= 0
+            known = all(0 <= each.file < len(self.summary.paths) for each in self.summary.troubles)
         except (KeyError, TypeError, ValueError):
+            named = inside = known = False
+        if not (named and inside and known):
             raise JobError("the journal cannot be read", code="journal-unusable") from None
         for shard in self.summary.shards:
             path = self._folder / shard.name
-            if not path.is_file() or path.stat().st_size != shard.bytes:
+            if not path.is_file() or path.stat().st_size != shard.bytes or file_digest(path) != shard.xxh3:
                 raise JobError(f"{shard.name} is not what the journal says it is", code="journal-differs")
 
     def _full(self, shard: TarShard, sample: Sample) -> bool:
@@ -282,7 +301,7 @@ class _Run:
         }
         _write(self._folder / JOURNAL, said, self._token, overwrite=True)
 
-    def _complete(self) -> None:
+    def _write_index(self) -> None:
         said = {
             "format": "gpuenc-shards-1",
             "transfer_syntax_uid": self._job.encoding.target.syntax.uid,
@@ -292,7 +311,6 @@ class _Run:
             "without": [{"file": each.file, "frame": each.frame, "code": each.code} for each in self.summary.troubles],
         }
         _write(self._folder / INDEX, said, self._token, overwrite=False)
-        (self._folder / JOURNAL).unlink(missing_ok=True)
 
 
 def _name(number: int) -> str:

@@ -25,7 +25,7 @@ from gpuenc.dicom.layouts import layout_of
 from gpuenc.dicom.scale import Scale, extremes, quantised
 from gpuenc.dicom.writer import OutputFile
 from gpuenc.encoder import error_of
-from gpuenc.errors import InvalidOption, InvalidPixels, SourceError
+from gpuenc.errors import DestinationError, InvalidOption, InvalidPixels, SourceError
 from gpuenc.frames import Failure
 from gpuenc.registry import chain
 from gpuenc.syntaxes import find
@@ -212,7 +212,12 @@ def write_dicom(
     near = frames.device if isinstance(frames, DeviceFrames) else None
     plugins = chain(syntax, "", options, device, device_memory_bytes=device_memory_bytes, near=near)
     made = derived(like, asked)
-    written = _write(made, frames, chosen, path, plugins, threads, verify_of(verify))
+    try:
+        written = _write(made, frames, chosen, path, plugins, threads, verify_of(verify))
+    except DestinationError as error:
+        if error.code != "destination-exists":
+            raise
+        raise DestinationError(f"{path.name} exists; write_dicom replaces no file", code=error.code) from None
     return replace(written, rescale_slope=scale.slope, rescale_intercept=scale.intercept) if scale else written
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from gpuenc.archive.page import BEGINNING, make_page, tally, write_page
 from gpuenc.archive.page.charts import nice_top, times
-from gpuenc.archive.page.markup import duration_text, percent_text, size_text
+from gpuenc.archive.page.markup import duration_text, percent_text
+from gpuenc.archive.progress import size_text
 from gpuenc.archive.report import Record
 from gpuenc.errors import DestinationError, InvalidOption, SourceError
 from tests.archive.records import HTJ2K, Page, records, write_report

@@ -52,7 +52,7 @@ def table(summary, **options):
 def test_a_line_every_ten_seconds_without_a_terminal():
     shown = Shown()
     shown.display.start(100, 400_000_000)
-    assert shown.lines == ["100 files, 400.0 MB"]
+    assert shown.lines == ["100 files, 400 MB"]
     shown.clock.now += 9.9
     shown.display.done(encoded(1_000_000))
     assert len(shown.lines) == 1
@@ -162,11 +162,32 @@ def test_summary_says_what_was_saved_and_what_verification_cost():
     rows = dict(table(summary_of(encoded(100_000_000, verified=True, stage_seconds=stages), Record("b", "copied"))))
     assert rows["saved"] == "75.0 MB, 75 % of the files encoded"
     assert rows["verification"] == "30 % of the time spent on files, over all threads"
-    assert rows["verified"] == "1 of 1 files, every sample compared"
+    assert rows["verified"] == "1 of 1 file, every sample compared"
     rows = dict(table(summary_of(Record("a", "encoded", bytes_in=10**7, bytes_out=3 * 10**7, stage_seconds=stages))))
     assert rows["saved"] == "nothing: the outputs are 20.0 MB larger"
     assert "verification" not in rows
     assert "saved" not in dict(table(summary_of(Record("b", "copied"))))
+
+
+def test_small_sizes_are_not_nothing():
+    rows = dict(table(summary_of(encoded(39_200, pixel_bytes=32_768, verified=True))))
+    assert rows["encoded files"].startswith("39.2 kB → 9.80 kB")
+    assert rows["saved"].startswith("29.4 kB, 75 %")
+    assert rows["frames"] == "2 (32.8 kB of pixels)"
+
+
+def test_summary_says_why_nothing_was_verified(tmp_path):
+    """Said by the job itself: nothing in a record tells it."""
+    sources = made.of(made.noise((1, 16, 16), "u1")).write(tmp_path / "x.dcm")
+    for number, (to, share, said) in enumerate(
+        [
+            (target(find("jpegxl"), quality=90), 1.0, "no: lossy"),
+            (target(find("rle")), 1e-9, "0 of 1 file (sample=1e-07%)"),
+            (target(find("rle")), 1.0, "1 of 1 file, every sample compared"),
+        ]
+    ):
+        job = Job((sources,), tmp_path / str(number), to, verify_share=share)
+        assert dict(table(run(job, Shown().display)))["verified"] == said
 
 
 def test_summary_says_why_the_gpu_was_not_used():

@@ -38,8 +38,8 @@ def crc(array):
 def found(record, output, **options):
     watcher = Findings()
     verified = recheck(record, output, watcher, **options)
-    assert sum(verified.files.values()) == len(watcher.findings) == verified.planned
-    return watcher.findings, verified
+    assert sum(verified.files.values()) == len(watcher.findings) == verified.planned + verified.files["extra"]
+    return [each for each in watcher.findings if each.verdict != "extra"], verified
 
 
 def lines(path, *values):
@@ -90,9 +90,80 @@ def test_missing_damaged_and_unrecorded_outputs(tmp_path, job):
     data = (out / "x.dcm").read_bytes()
     (out / "x.dcm").write_bytes(data[: len(data) // 2])
     findings, verified = found(record, out)
-    assert [each.verdict for each in findings] == ["unreadable", "missing", "unreadable", "unreadable", "unreadable"]
-    assert [each.reason for each in findings][2:] == ["invalid-record"] * 3
+    verdicts = ["unreadable", "missing", "unreadable", "missing", "unreadable", "unreadable"]
+    assert [each.verdict for each in findings] == verdicts
+    assert [each.reason for each in findings][2:] == ["invalid-record", "", "invalid-record", "invalid-record"]
     assert not verified.good()
+
+
+def test_a_file_that_failed_is_missing_until_it_is_done(tmp_path, job):
+    assert found(*job)[1].good()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x.dcm").write_bytes((tmp_path / "x.dcm").read_bytes())
+    broken = tmp_path / "in" / "z.dcm"
+    broken.write_bytes((tmp_path / "x.dcm").read_bytes()[:-7])
+    first = transcode(tmp_path / "in", tmp_path / "new")
+    record = tmp_path / "r.jsonl"
+    record.write_text("".join(f"{each.as_json()}\n" for each in first))
+    findings, verified = found(record, tmp_path / "new")
+    (failed,) = (each for each in first if each.status == "failed")
+    assert [(each.source, each.verdict, each.reason) for each in findings if each.verdict != "equal"] == [
+        (str(broken), "missing", failed.reason)
+    ]
+    assert not verified.good()
+    result = CliRunner().invoke(app, ["verify", "--record", str(record), str(tmp_path / "new")])
+    assert result.exit_code == 1, result.output
+    made.of(NOISE, stored=12).write(broken)
+    again = transcode(broken, tmp_path / "new")
+    record.write_text(record.read_text() + "".join(f"{each.as_json()}\n" for each in again))
+    assert found(record, tmp_path / "new")[1].good()
+
+
+def test_what_was_there_before_the_job_is_not_covered(tmp_path, job):
+    _, out = job
+    records = transcode((tmp_path / "x.dcm", tmp_path / "y.dcm"), out)
+    assert {each.reason for each in records} == {"destination-exists"}
+    record = tmp_path / "r.jsonl"
+    record.write_text("".join(f"{each.as_json()}\n" for each in records))
+    result = CliRunner().invoke(app, ["verify", "--record", str(record), str(out)])
+    assert result.exit_code == 1, result.output
+    assert "2 × destination-exists" in result.output
+    # What an earlier record covers, a later one need not.
+    record.write_text(
+        lines(
+            record, *({"source": each.source, **_checked(out / Path(each.source).name)} for each in records)
+        ).read_text()
+        + "".join(f"{each.as_json()}\n" for each in records)
+    )
+    assert found(record, out)[1].good()
+
+
+def _checked(path):
+    return {"destination": str(path), "output_digest": file_digest(path)}
+
+
+def test_files_that_no_record_names_are_extra(job):
+    record, out = job
+    shutil.copy(out / "x.dcm", out / "foreign.dcm")
+    (out / ".gpuenc").mkdir(exist_ok=True)
+    (out / ".gpuenc" / "journal.sqlite").touch()
+    inside = shutil.copy(record, out / "report.jsonl")
+    verdicts = out / "verdicts.jsonl"
+    options = ["verify", "--record", str(inside), str(out), "--report", str(verdicts)]
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 0, result.output
+    told = [json.loads(each) for each in verdicts.read_text().splitlines()]
+    assert [each["output"] for each in told if each["verdict"] == "extra"] == [str(out / "foreign.dcm")]
+    assert len(told) == 3
+
+
+def test_sources_left_in_place_are_not_extra(tmp_path, job):
+    _, out = job
+    (out / "notes.txt").write_text("no image")
+    values = [_checked(out / "x.dcm"), _checked(out / "y.dcm")]
+    left = {"source": str(out / "notes.txt"), "status": "skipped", "reason": "not-dicom"}
+    _, verified = found(lines(tmp_path / "r.jsonl", *values, left), out)
+    assert verified.files == {"equal": 2}
 
 
 def test_digests_tell_that_a_file_has_changed(tmp_path, job):

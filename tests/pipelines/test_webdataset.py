@@ -173,7 +173,7 @@ def contents(folder):
 def test_the_same_again_byte_for_byte_whatever_the_threads(archive, tmp_path, whole):
     run(archive, tmp_path / "again", samples=4, threads=1)
     assert contents(tmp_path / "again") == whole
-    assert list(whole) == ["index.json", *(f"shard-{n:06d}.tar" for n in range(5))]
+    assert list(whole) == [webdataset.JOURNAL, "index.json", *(f"shard-{n:06d}.tar" for n in range(5))]
     with tarfile.open(tmp_path / "whole" / "shard-000001.tar") as tar:
         for member in tar:
             assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "", "")
@@ -216,6 +216,52 @@ def test_an_interrupted_job_goes_on_to_the_same_bytes(archive, tmp_path, whole, 
     summary = run(archive, tmp_path / "out", samples=4, resume=True)
     assert summary.samples == 17
     assert contents(tmp_path / "out") == whole
+
+
+def cut_short(archive, out, monkeypatch):
+    """Leave two shards and a journal."""
+    stop, right = threading.Event(), webdataset._Run._finish
+
+    def second(run, *arguments):
+        right(run, *arguments)
+        if len(run.summary.shards) == 2:
+            stop.set()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(webdataset._Run, "_finish", second)
+        assert write_shards(job(archive, out, samples=4), stop).interrupted
+
+
+def test_a_shard_that_was_damaged_meanwhile_is_not_gone_on_with(archive, tmp_path, monkeypatch):
+    cut_short(archive, tmp_path / "out", monkeypatch)
+    shard = tmp_path / "out" / "shard-000000.tar"
+    data = bytearray(shard.read_bytes())
+    data[700] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(JobError, match=r"shard-000000\.tar is not what") as caught:
+        run(archive, tmp_path / "out", samples=4, resume=True)
+    assert caught.value.code == "journal-differs"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda said: said.update(next=[999_999, 0]),
+        lambda said: said.update(next=[-3, 0]),
+        lambda said: said["shards"][0].update(name="../../etc/hosts"),
+        lambda said: said.update(troubles=[{"file": 10**6, "code": "x", "message": ""}]),
+        lambda said: said.update(troubles=[7]),
+    ],
+)
+def test_a_journal_that_somebody_wrote_to_is_refused(archive, tmp_path, monkeypatch, change):
+    cut_short(archive, tmp_path / "out", monkeypatch)
+    journal = tmp_path / "out" / webdataset.JOURNAL
+    said = json.loads(journal.read_text())
+    change(said)
+    journal.write_text(json.dumps(said))
+    with pytest.raises(JobError, match="cannot be read") as caught:
+        run(archive, tmp_path / "out", samples=4, resume=True)
+    assert caught.value.code == "journal-unusable"
 
 
 def test_a_job_killed_between_shard_and_journal_goes_on_too(archive, tmp_path, whole, monkeypatch):
@@ -319,7 +365,7 @@ def test_nothing_stays_of_a_file_that_changes_while_it_is_read(tmp_path, monkeyp
     summary = run(tmp_path / "in", tmp_path / "out", to=to, samples=2, threads=1)
     assert [(each.file, each.frame, each.code) for each in summary.failed] == [(1, None, "source-changed")]
     assert len(finished) >= 2 or held or to != "rle"
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["index.json", "shard-000000.tar"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == ["index.json", "shard-000000.tar"]
     said = json.loads((tmp_path / "out" / "index.json").read_text())
     assert said["without"] == [{"file": 1, "frame": None, "code": "source-changed"}]
     monkeypatch.undo()
@@ -358,17 +404,44 @@ def test_nothing_is_overwritten(archive, tmp_path):
     out = tmp_path / "out"
     run(archive, out)
     before = contents(out)
-    for resume in (False, True):
-        with pytest.raises(DestinationError) as caught:
-            run(archive, out, resume=resume)
-        assert caught.value.code == "destination-exists"
+    with pytest.raises(DestinationError) as caught:
+        run(archive, out)
+    assert caught.value.code == "destination-exists"
+    (out / webdataset.JOURNAL).unlink()  # as of a version that left none
+    with pytest.raises(DestinationError) as caught:
+        run(archive, out, resume=True)
+    assert caught.value.code == "destination-exists"
     (out / "index.json").unlink()
     with pytest.raises(DestinationError):
         run(archive, out)
-    assert {**contents(out), "index.json": before["index.json"]} == before
+    assert {**before, **contents(out)} == before
     with pytest.raises(JobError) as caught:
         run(archive, tmp_path / "none", resume=True)
     assert caught.value.code == "journal-missing"
+
+
+def test_a_finished_job_is_gone_on_with_only_as_it_was(archive, tmp_path):
+    (archive / "cut.dcm").write_bytes((archive / "CT_small.dcm").read_bytes()[:9000])
+    out = tmp_path / "out"
+    first = run(archive, out, samples=4)
+    before = contents(out)
+    again = run(archive, out, samples=4, resume=True)
+    assert (again.shards, again.troubles) == (first.shards, first.troubles)
+    assert [each.skipped for each in again.troubles].count(False) == 1
+    assert contents(out) == before
+    (archive / "cut.dcm").unlink()
+    args = (archive, "-o", out, "--to", "htj2k-lossless", "--samples", 4, "--device", "cpu")
+    done = command(*args, "--resume")
+    assert done.exit_code == 2, done.output
+    assert f"choose another --output, or remove {out}" in " ".join(done.output.split())
+    assert contents(out) == before
+    done = command(*args)
+    assert done.exit_code == 2, done.output
+    shutil.rmtree(out)
+    assert command(*args).exit_code == 0
+    done = command(*args, "--resume")
+    assert done.exit_code == 0, done.output
+    assert "17 samples of 7 files in 5 shards" in " ".join(done.output.split())
 
 
 def test_bad_files_and_frames_are_left_out_by_name(tmp_path):
@@ -408,6 +481,8 @@ def test_command(archive, tmp_path):
     assert done.exit_code == 0, done.output
     assert "17 samples of 7 files in 3 shards" in " ".join(done.output.split())
     assert len(list((tmp_path / "out").glob("shard-*.tar"))) == 3
+    done = command(archive / "CT_small.dcm", "-o", tmp_path / "one", "--to", "rle", "--device", "cpu")
+    assert "1 sample of 1 file in 1 shard," in " ".join(done.output.split())
 
 
 @pytest.mark.parametrize(

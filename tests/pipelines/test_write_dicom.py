@@ -171,6 +171,7 @@ def test_nothing_is_overwritten(ct, out):
     with pytest.raises(DestinationError) as caught:
         gpuenc.write_dicom(ct, ct.pixel_array, HT, out, rescale="template")
     assert caught.value.code == "destination-exists"
+    assert str(caught.value) == f"{out.name} exists; write_dicom replaces no file"
     assert out.read_bytes() == b"mine"
     assert list(out.parent.iterdir()) == [out]
 

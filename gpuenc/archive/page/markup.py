@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
-from gpuenc.archive.progress import visible
+from gpuenc.archive.progress import size_text, visible
 from gpuenc.syntaxes import BY_UID
 
 if TYPE_CHECKING:
@@ -87,18 +87,6 @@ def duration(seconds: float) -> Cell:
 def percent(share: float) -> Cell:
     """Return a cell with a share of one as per cent."""
     return Cell(f'<data value="{share!r}">{percent_text(share)}</data>', share)
-
-
-def size_text(count: float) -> str:
-    """Return a number of bytes with three digits and a decimal unit: ``"1.23 GB"``."""
-    if count < 1000:
-        return f"{count:.0f} B"
-    units = ["kB", "MB", "GB", "TB", "PB"]
-    count /= 1000
-    while count >= 999.5 and len(units) > 1:
-        count /= 1000
-        del units[0]
-    return f"{count:.{2 if count < 9.995 else 1 if count < 99.95 else 0}f} {units[0]}"
 
 
 def duration_text(seconds: float) -> str:

@@ -15,7 +15,6 @@ from gpuenc.archive.page.markup import (
     percent_text,
     section,
     size,
-    size_text,
     syntax_name,
     table,
     text,
@@ -23,7 +22,7 @@ from gpuenc.archive.page.markup import (
     words,
 )
 from gpuenc.archive.page.tally import RATIO_EDGES, SECONDS_EDGES
-from gpuenc.archive.progress import counted
+from gpuenc.archive.progress import counted, size_text
 from gpuenc.archive.report import STATUSES
 from gpuenc.errors import CODES
 
