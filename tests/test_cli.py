@@ -412,7 +412,7 @@ def test_no_space_left(study, tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", failing(errno.ENOSPC))
     code, _, err = transcode(study, "-o", tmp_path / "out", "--jobs", "1")
     assert code == 4
-    assert 1 <= err.count("[disk-full]") <= 2  # another may have been in work
+    assert "[disk-full]" in err  # of one file, or of all that were done before the job knew of it
     assert "go on with --resume" in err
     assert tree(tmp_path / "out") == set()
     # Once there is some, what failed is done, and what was not begun.
