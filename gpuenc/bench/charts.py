@@ -205,14 +205,14 @@ def _workers(results: Row) -> Drawn | None:
 
 
 def _peers(results: Row) -> Drawn | None:
-    """Return bars of everyone who wrote the first case, by syntax; a peer whose output is wrong is hatched."""
+    """Return bars of everyone who wrote the first case, by syntax; a peer whose output is not as it should be is hatched."""
     rows = _measured(results.get("peers", ()))
     rows = [row for row in rows if row["case"] == rows[0]["case"]]
     if not rows:
         return None
     order = sorted(rows, key=lambda row: list(dict.fromkeys(r["syntax"] for r in rows)).index(row["syntax"]))
     bars = [
-        (f"{row['syntax']}: {row['peer']}{'' if right(row) else ' (output is wrong)'}", row["mb_s"],
+        (f"{row['syntax']}: {row['peer']}{'' if right(row) else ' (not right: see table)'}", row["mb_s"],
          _CPU if row["peer"].startswith("gpuenc") else _COLOURS[4] if row["peer"].startswith("bare") else _COLOURS[6])
         for row in order
     ]  # fmt: skip

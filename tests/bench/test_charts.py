@@ -78,7 +78,7 @@ def test_every_chart_is_a_picture_with_its_figures(folder):
     assert "2 cores, imagecodecs, batch 1" in texts["frame-size"]
     for name in ("upload", "kernels", "compress", "download", "check", "read", "verify"):
         assert f">{name}<" in texts["stages"]
-    assert "loses (output is wrong)" in texts["peers"]
+    assert "loses (not right: see table)" in texts["peers"]
 
 
 def test_the_same_results_give_the_same_bytes(folder, tmp_path):

@@ -51,7 +51,8 @@ def test_without_results_everything_is_open(tmp_path):
     assert f"On a GPU: {targets.OPEN}." in text
 
 
-def test_met_missed_and_noisy_are_told_apart():
+def test_met_missed_and_noisy_are_told_apart(monkeypatch):
+    monkeypatch.setattr(targets, "PROFILES", {"files-none-workers": "why it is slow"})
     row = {"status": "measured", "syntax": "htj2k-lossless", "by": "gpuenc, threads, --verify none", "files_s": of(10)}
     workers = row | {"by": "gpuenc, 2 worker processes, --verify none", "share_of_bare": of(0.9, 0.5)}
     document = results(targets.SPEED, files=[row | {"share_of_bare": of(0.5), "times_pydicom": of(20)}, workers])
