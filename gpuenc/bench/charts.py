@@ -205,7 +205,7 @@ def _workers(results: Row) -> Drawn | None:
 
 
 def _peers(results: Row) -> Drawn | None:
-    """Return bars of everyone who wrote the first case, by syntax; a peer whose output is not as it should be is hatched."""
+    """Return bars of everyone who wrote the first case, by syntax; one whose output is not right is hatched."""
     rows = _measured(results.get("peers", ()))
     rows = [row for row in rows if row["case"] == rows[0]["case"]]
     if not rows:
