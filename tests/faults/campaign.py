@@ -101,9 +101,10 @@ class Campaign:
 
     def _until_ended(self, args: list[str | Path], journal: Path, errors: Path) -> None:
         disturbances = self.chance.choice((1, 1, 2, 3))
+        half_made = False  # killed while it made its journal: there is no job to go on with
         for attempt in range(MOST_RUNS):
             fault = self.chance.choice(FAULTS) if attempt < disturbances else ""
-            resume = ["--resume"] if journal.exists() else []
+            resume = ["--resume"] if journal.exists() and not half_made else []
             self.runs += 1
             process = jobs.begin(*args, *resume, errors=errors)
             if fault:
@@ -120,6 +121,7 @@ class Campaign:
             else:
                 code = jobs.end(process)
             self.ends[str(code)] += 1
+            half_made = bool(resume) and code == USAGE
             if code == ENDED and (not fault or journal.exists()):
                 return
             if not fault and code != USAGE:
