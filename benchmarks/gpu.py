@@ -15,8 +15,6 @@ decoded. What is wrong is void, what cannot be had says why.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import statistics
 import sys
 import time
@@ -32,7 +30,7 @@ from pydicom.uid import UID
 
 from benchmarks import bare, contest, kernels
 from benchmarks.peers import why_no_gpu_tools
-from gpuenc.bench import machine, phantoms
+from gpuenc.bench import document, phantoms
 from gpuenc.bench.cases import Case, frames_of
 from gpuenc.bench.lanes import Kept
 from gpuenc.bench.measure import LEAST_ROUNDS, Contender, figure, interleave, ratio
@@ -288,11 +286,7 @@ def run(rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:
     begun = time.monotonic()
     clock, device = EventClock(), PuttingDevice(0)
     results: dict[str, Any] = {
-        "format": FORMAT,
-        "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
-        "versions": machine.versions(),
-        "commit": machine.commit(),
+        **document.heading(FORMAT),
         "settings": {"rounds": rounds, "launches": LAUNCHES, "side": kernels.SIDE, "frames": kernels.FRAMES},
     }
     tell("bandwidth")
@@ -339,10 +333,7 @@ def said(results: dict[str, Any]) -> str:
 
 def write(results: dict[str, Any], folder: Path) -> Path:
     """Write the results; return where."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{results['measured_at'][:10]}-{machine.slug(results['machine'])}-gpubench.json"
-    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
+    return document.write(results, folder, "-gpubench")
 
 
 def transcode_times(rows: Sequence[Row]) -> float | None:

@@ -9,7 +9,6 @@ that of one job; rounds are interleaved, and medians are told with their spread.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import platform
 import resource
@@ -33,7 +32,7 @@ from gpuenc.archive.planner import Planner
 from gpuenc.archive.report import Record, Summary
 from gpuenc.archive.request import Job
 from gpuenc.archive.watcher import Watcher
-from gpuenc.bench import machine
+from gpuenc.bench import document
 from gpuenc.plugins import usable_cores
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
@@ -205,15 +204,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="gpuenc-jobs-", dir=args.folder) as name:
         found = measure(Path(name), args.files, args.rounds)
-    result = {
-        "format": FORMAT,
-        "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
-        "versions": machine.versions() | {"kernel": platform.release()},
-        "commit": machine.commit(),
+    result: dict[str, Any] = {
+        **document.heading(FORMAT),
         "settings": {"rounds": args.rounds, "quick": False},
         **found,
     }
+    result["versions"]["kernel"] = platform.release()
     print(json.dumps(result, indent=1))
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)

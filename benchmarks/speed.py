@@ -15,8 +15,6 @@ only: their rows say how many, and ratios are of files per second. 400 files tak
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import shutil
 import statistics
 import subprocess
@@ -35,7 +33,7 @@ import numpy as np
 import gpuenc
 from benchmarks import bare, contest
 from benchmarks.peers import Peer, Work, compress_share, peers_of, transcode
-from gpuenc.bench import files, machine, phantoms
+from gpuenc.bench import document, files, phantoms
 from gpuenc.bench.cases import Case, frames_of
 from gpuenc.bench.measure import LEAST_ROUNDS, NOISY, Contender, figure, interleave, ratio
 from gpuenc.bench.referee import Referee
@@ -262,11 +260,7 @@ def run(count: int, rounds: int, parts: Sequence[str], tell: Tell) -> dict[str, 
     """Measure; return the results as they are written."""
     begun = time.monotonic()
     results: dict[str, Any] = {
-        "format": FORMAT,
-        "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
-        "versions": machine.versions(),
-        "commit": machine.commit(),
+        **document.heading(FORMAT),
         "settings": {"files": count, "rounds": rounds, "slow_files": SLOW_FILES, "processes": usable_cores()},
     }
     if "encoder" in parts:
@@ -325,10 +319,7 @@ def said(results: dict[str, Any]) -> str:
 
 def write(results: dict[str, Any], folder: Path) -> Path:
     """Write the results; return where."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{results['measured_at'][:10]}-{machine.slug(results['machine'])}-speed.json"
-    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
+    return document.write(results, folder, "-speed")
 
 
 def main() -> None:

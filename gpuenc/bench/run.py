@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from gpuenc.bench import cases, charts, machine, stages, sweeps, transcoding
+from gpuenc.bench import cases, charts, document, stages, sweeps, transcoding
 from gpuenc.bench.measure import LEAST_ROUNDS, NOISY
 from gpuenc.bench.rows import Settings, candidates, measure
 from gpuenc.errors import InvalidOption
@@ -94,11 +92,7 @@ def run(asked: Request, tell: Callable[[str], None] = lambda line: None) -> dict
     )
     targets = asked.targets or default_targets()
     results: dict[str, Any] = {
-        "format": FORMAT,
-        "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
-        "versions": machine.versions(),
-        "commit": machine.commit(),
+        **document.heading(FORMAT),
         "settings": {"quick": asked.quick, "rounds": asked.rounds, "device": str(asked.device)},
         **{name: [] for name in ("cases", "absent", "rows", "ratios", "transcode", "workers", "sweep", "crossovers")},
         "stages": [],
@@ -158,12 +152,8 @@ def noise(results: dict[str, Any]) -> dict[str, Any]:
 
 def write(results: dict[str, Any], folder: Path) -> list[Path]:
     """Write the results and, where there is matplotlib, their charts; return the paths, the JSON's first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    quick = "-quick" if results["settings"]["quick"] else ""
-    stem = f"{results['measured_at'][:10]}-{machine.slug(results['machine'])}{quick}"
-    paths = [folder / f"{stem}.json"]
-    paths[0].write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return paths + (charts.save(results, folder, stem) if charts.available() else [])
+    path = document.write(results, folder, "-quick" if results["settings"]["quick"] else "")
+    return [path, *(charts.save(results, folder, path.stem) if charts.available() else [])]
 
 
 def _expected(asked: Request) -> int:
