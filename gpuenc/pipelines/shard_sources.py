@@ -198,6 +198,7 @@ class SampleStream:
         try:
             if source.held is not None and Stamp.of_any(source.path) != stamp:
                 raise SourceError(CHANGED, code="source-changed")
+            source.demand_described_once()
             if source.syntax == target.syntax.uid and source.compressed:
                 source.frame(0)
                 return _Opened(number, source, stamp, first, source.format, None)

@@ -531,3 +531,12 @@ def test_addresses_are_refused_in_words(tmp_path):
     run = CliRunner().invoke(app, ["shards", "s3://bucket/study", "-o", str(tmp_path / "out"), "--to", "rle"])
     assert run.exit_code == 2
     assert "no file or folder of this machine" in " ".join(run.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("behind", [made.Element(0x7FE00010, "OW", bytes(48)), made.Element(0x00280103, "US", 1)])
+def test_pixels_or_what_they_are_said_twice_give_no_sample(tmp_path, behind):
+    (tmp_path / "in").mkdir()
+    made.of(made.noise((1, 4, 6)), trailer=(behind,)).write(tmp_path / "in" / "a")
+    summary = run(tmp_path / "in", tmp_path / "out", to="rle")
+    assert [(each.code, "behind Pixel Data" in each.message) for each in summary.failed] == [("corrupt-header", True)]
+    assert summary.samples == 0
