@@ -1,6 +1,6 @@
 """Frames a second out of files: one at random, and all in an epoch; gpuenc, pydicom, PNG and NumPy's own format.
 
-python -m benchmarks.loading [--frames N] [--files N] [--workers N] [--rounds N] [--out FILE.json]
+python -m benchmarks.loading [--frames N] [--files N] [--workers N] [--rounds N] [--out DIR]
 
 Pictures are `gpuenc.bench.phantoms`' CT slices, 512 × 512 of 12 bits: one object of many frames for random access, and
 as many files of one frame for the epoch. Every contender's frames are compared with the originals before anything is
@@ -11,10 +11,8 @@ each, which touch every frame and send nothing back. Files lie in the page cache
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import shutil
-import statistics
 import sys
 import tempfile
 import time
@@ -33,11 +31,14 @@ from pydicom.pixels import pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 import gpuenc
-from gpuenc.bench import machine, phantoms
+from gpuenc.bench import document, phantoms
+from gpuenc.bench.measure import NOISY, figure, ratio
 
+FORMAT = "gpuenc-loading/1"
 SIDE, BITS, UNIQUE, BATCH = 512, 12, 24, 32
 J2K, HTJ2K = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.201"
 CT = "1.2.840.10008.5.1.4.1.1.2"
+COMPARED = {"times_pydicom_j2k": "pydicom on JPEG 2000", "times_pydicom_same": "pydicom on the same"}
 Read = Callable[[Sequence[int]], "list[np.ndarray] | Any"]
 
 
@@ -58,29 +59,44 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=400, help="of the epoch")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="where to write the results as JSON")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gpuenc-loading-") as name:
-        folder = Path(name)
-        pictures = phantoms.ct(min(UNIQUE, args.frames), SIDE)
-        make(folder, pictures, args.frames, args.files)
-        random = measured(objects(folder), partial(at_random, frames=args.frames), pictures, args.rounds)
-        epoch = measured(series(folder), partial(in_workers, args.workers, args.files), pictures, args.rounds)
-        index = indexing(folder)
-    results = {
-        "schema": "gpuenc-loading-1",
-        "machine": machine.describe(),
-        "versions": machine.versions(),
-        "commit": machine.commit(),
-        "asked": {key: value for key, value in vars(args).items() if key != "out"} | {"side": SIDE, "bits": BITS},
-        "random": random,
-        "epoch": epoch,
-        "index": index,
-        "targets": targets(random, epoch),
-    }
-    if args.out:
-        args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(results, indent=1))
+        results = run(Path(name), args.frames, args.files, args.workers, args.rounds)
+    print(said(results))
+    print(document.write(results, args.out, "-loading"))
+
+
+def run(folder: Path, frames: int, files: int, workers: int, rounds: int) -> dict[str, Any]:
+    """Write what is read into a folder and measure; return the results as they are written."""
+    settings = {"frames": frames, "files": files, "workers": workers, "rounds": rounds, "side": SIDE, "bits": BITS}
+    results: dict[str, Any] = {**document.heading(FORMAT), "settings": settings}
+    pictures = phantoms.ct(min(UNIQUE, frames), SIDE)
+    make(folder, pictures, frames, files)
+    results["random"] = measured(objects(folder), partial(at_random, frames=frames), pictures, rounds)
+    results["epoch"] = measured(series(folder), partial(in_workers, workers, files), pictures, rounds)
+    results["index"] = indexing(folder)
+    rows = results["random"] + results["epoch"]
+    noisy = sum(row["frames_s"]["noisy"] for row in rows)
+    results["noise"] = {"figures": len(rows), "noisy_figures": noisy, "limit": NOISY, "noisy": noisy > 0}
+    return results
+
+
+def said(results: dict[str, Any]) -> str:
+    """Return the results as lines of text."""
+    lines = []
+    for part in ("random", "epoch"):
+        for row in results[part]:
+            more = "".join(
+                f"; {row[key]['median']:.1f} ({row[key]['low']:.1f}–{row[key]['high']:.1f}) × {what}"
+                for key, what in COMPARED.items()
+                if key in row
+            )
+            rate = row["frames_s"]
+            lines.append(
+                f"{part:7}{row['reader']:40}{row['format']:8}{rate['median']:9.1f}/s ±{rate['spread']:.0%}{more}"
+            )
+    return "\n".join(lines)
 
 
 def make(folder: Path, pictures: np.ndarray, frames: int, files: int) -> None:
@@ -247,14 +263,20 @@ def measured(
         for place, contender in enumerate(contenders):
             taken[place].append(work(contender, turn))
             print(f"{contender.name}, {contender.format}: {taken[place][-1]['frames_s']:.1f}/s", file=sys.stderr)
+    rates = [[one["frames_s"] for one in rounds] for rounds in taken.values()]
     rows = []
     for place, contender in enumerate(contenders):
-        rates = [one["frames_s"] for one in taken[place]]
-        rows.append({
-            "reader": contender.name, "format": contender.format, "frames_s": round(statistics.median(rates), 2),
-            "spread": round((max(rates) - min(rates)) / statistics.median(rates), 3),
-            "cpu_ms": round(statistics.median(one["cpu_ms"] for one in taken[place]), 3),
-        })  # fmt: skip
+        row = {
+            "reader": contender.name, "format": contender.format, "status": "measured",
+            "frames_s": figure(rates[place]).as_json(),
+            "cpu_ms": figure([one["cpu_ms"] for one in taken[place]]).as_json(),
+        }  # fmt: skip
+        for other, peer in enumerate(contenders):
+            if contender.name.startswith("gpuenc") and peer.name.startswith("pydicom") and peer.most > 1:
+                found = ratio(rates[place], rates[other]).as_json()
+                row |= {"times_pydicom_j2k": found} if peer.format == "j2k" else {}
+                row |= {"times_pydicom_same": found} if peer.format == contender.format else {}
+        rows.append(row)
     return rows
 
 
@@ -270,24 +292,6 @@ def indexing(folder: Path) -> dict[str, float]:
         gpuenc.FrameDataset(sources, index=index).close()
         found[f"{name}_opened_ms"] = round((time.perf_counter() - began) * 1e3, 2)
     return found
-
-
-def targets(random: Sequence[dict[str, Any]], epoch: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what was promised, and what came out."""
-
-    def rate(rows: Sequence[dict[str, Any]], reader: str, kind: str) -> float:
-        return next(row["frames_s"] for row in rows if row["reader"].startswith(reader) and row["format"] == kind)
-
-    ours = rate(random, "gpuenc, batches", "htj2k")
-    whole, single = rate(random, "pydicom dcmread", "j2k"), rate(random, "pydicom pixel", "j2k")
-    told = [
-        ("random frames, HTJ2K: times pydicom dcmread(path).pixel_array[n] on J2K", ours / whole, 20),
-        ("random frames, HTJ2K: times pydicom pixel_array(path, index=n) on J2K", ours / single, 20),
-        ("epoch, HTJ2K: times pydicom on J2K", rate(epoch, "gpuenc", "htj2k") / rate(epoch, "pydicom", "j2k"), 5),
-    ]
-    return [
-        {"what": what, "times": round(times, 2), "target": least, "met": times >= least} for what, times, least in told
-    ]
 
 
 if __name__ == "__main__":

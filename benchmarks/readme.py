@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,34 @@ def figures(folder: Path | None = None) -> str:
             charts = [f"{path.stem}-{name}.svg" for name in ("cases", "stages")]
             lines += [f"![{name}](results/{name})" for name in charts if (path.parent / name).exists()]
             text += "\n".join(lines) + "\n"
-    return text or f"All pictures: {targets.OPEN}.\n"
+    return (text or f"All pictures: {targets.OPEN}.\n") + loading(folder)
+
+
+def loading(folder: Path | None = None) -> str:
+    """Return what reading frames back gives, of every machine."""
+    text = ""
+    for path, results in committed(folder).get(targets.LOADING, ()):
+        settings = results["settings"]
+        text += (
+            f"\nReading frames back, {settings['side']}² of {settings['bits']} bits: at random out of one object of "
+            f"{settings['frames']}, and an epoch of {settings['files']} files with {settings['workers']} worker "
+            f"processes. {_about(path, results, '')}\n\n"
+            "| | Format | By | Frames/s | × pydicom on JPEG 2000 | × pydicom on the same |\n" + "|---" * 6 + "|\n"
+        )
+        for part in ("random", "epoch"):
+            text += "".join(f"{line}\n" for line in map(partial(_reader, part), results[part]))
+    return text
+
+
+def _reader(part: str, row: dict[str, Any]) -> str:
+    cells = " | ".join(_times(row, key) for key in ("times_pydicom_j2k", "times_pydicom_same"))
+    return f"| {part} | `{row['format']}` | {row['reader']} | {_rate(row['frames_s']['median'])} | {cells} |"
+
+
+def _times(row: dict[str, Any], key: str, digits: int = 1) -> str:
+    if key not in row:
+        return "–"
+    return "{median:.{d}f} ({low:.{d}f}–{high:.{d}f})".format(d=digits, **row[key])
 
 
 def write() -> None:
@@ -164,9 +192,6 @@ def _files(path: Path, results: dict[str, Any]) -> str:
     lines += ["| Syntax | By | Files/s | ÷ bare codec | × pydicom's J2K loop | × best peer |", "|---" * 6 + "|"]
     for row in [*results.get("files", ()), *results.get("peers", ()), *results.get("command", {}).get("rows", ())]:
         if row["status"] == "measured":
-            cells = [
-                f"{row[key]['median']:.2f} ({row[key]['low']:.2f}–{row[key]['high']:.2f})" if key in row else "–"
-                for key in ("share_of_bare", "times_pydicom", "times_best_peer")
-            ]
+            cells = [_times(row, key, 2) for key in ("share_of_bare", "times_pydicom", "times_best_peer")]
             lines.append(f"| `{row['syntax']}` | {row['by']} | {row['files_s']['median']:.0f} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

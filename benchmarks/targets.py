@@ -12,6 +12,7 @@ NO_PROFILE = "no profile yet"
 # Results by their format, the newest of each machine.
 Committed = dict[str, list[dict[str, Any]]]
 BENCH, SPEED, GPU, JOBS = "gpuenc-bench/1", "gpuenc-speed/1", "gpuenc-gpu-bench/1", "gpuenc-jobs/1"
+LOADING = "gpuenc-loading/1"
 
 # Target → why it was missed on the CPU, with the profile that shows it. Typed, as findings are; figures are not.
 _FILE_PATH = (
@@ -61,7 +62,7 @@ class Target:
 
     Parameters
     ----------
-    area : {'Encoder', 'Archive', 'Benchmark', 'GPU'}
+    area : {'Encoder', 'Archive', 'Pipelines', 'Benchmark', 'GPU'}
         Whose.
     what : str
         What is compared.
@@ -122,6 +123,14 @@ def _speed(part: Sequence[str], key: str, syntax: str, has: str = "", end: str =
                 yield row[key]
 
     return find
+
+
+def _loading(part: str, reader: str) -> Callable[[Any], Iterator[Any]]:
+    return lambda results: (
+        row["times_pydicom_j2k"]
+        for row in _rows(results, part)
+        if (row["reader"], row["format"]) == (reader, "htj2k") and "times_pydicom_j2k" in row
+    )
 
 
 def _rle_over_gdcm(results: dict[str, Any]) -> Iterator[Any]:
@@ -237,6 +246,14 @@ TARGETS: dict[str, Target] = {
     "resume": Target(
         "Archive", "Resuming a finished job of 200,000 files", 10, " s", JOBS,
         _told("resume_of_a_finished_job", "200000", "wall_s"), most=True,
+    ),
+    "loading-random": Target(
+        "Pipelines", "Random frames of one HTJ2K object, batches of 32 ÷ pydicom's `pixel_array(index=)` of JPEG 2000",
+        20, " ×", LOADING, _loading("random", "gpuenc, batches of 32"),
+    ),
+    "loading-epoch": Target(
+        "Pipelines", "An epoch over HTJ2K files ÷ pydicom over JPEG 2000, as many workers", 5, " ×", LOADING,
+        _loading("epoch", "gpuenc"),
     ),
     "quick": Target("Benchmark", "`gpuenc bench --quick`", 120, " s", BENCH, _seconds(True), most=True),
     "whole": Target("Benchmark", "`make bench`", 600, " s", BENCH, _seconds(False), most=True),

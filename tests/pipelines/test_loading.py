@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import loading
+from benchmarks import loading, readme, targets
 from tests import made
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,17 +29,26 @@ def test_the_loaders_example_runs(tmp_path):
 
 def test_the_benchmark_writes_what_it_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "SIDE", 64)
-    out = tmp_path / "results.json"
-    monkeypatch.setattr(sys, "argv", ["loading", "--frames", "5", "--files", "6", "--rounds", "1", "--out", str(out)])
+    monkeypatch.setattr(
+        sys, "argv", ["loading", "--frames", "5", "--files", "6", "--rounds", "1", "--out", str(tmp_path)]
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading.multiprocessing, "get_context", lambda _: _InThreads())
         loading.main()
+    (out,) = tmp_path.glob("*-loading.json")
     results = json.loads(out.read_text())
     assert {row["format"] for row in results["random"]} == {"htj2k", "j2k", "native", "png", "npy"}
-    assert all(row["frames_s"] > 0 for row in results["random"] + results["epoch"])
-    assert [one["target"] for one in results["targets"]] == [20, 20, 5]
+    assert all(row["frames_s"]["median"] > 0 for row in results["random"] + results["epoch"])
     assert results["commit"] is not None
     assert results["machine"]["cores"]
+    pages = readme.committed(tmp_path)
+    found = {key: list(targets.TARGETS[key].find(results)) for key in ("loading-random", "loading-epoch")}
+    rate = {(row["reader"], row["format"]): row["frames_s"]["median"] for row in results["random"]}
+    ours, theirs = rate["gpuenc, batches of 32", "htj2k"], rate["pydicom pixel_array(path, index=n)", "j2k"]
+    assert found["loading-random"][0]["median"] == pytest.approx(ours / theirs)
+    assert found["loading-epoch"][0]["median"] > 0
+    assert readme.loading(tmp_path).count("| `htj2k` |") == 3
+    assert targets.LOADING in pages
 
 
 class _InThreads:
