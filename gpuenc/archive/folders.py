@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from gpuenc.errors import DestinationError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Which folder a path leads to: device and inode.
 Identity = tuple[int, int]
@@ -52,7 +49,7 @@ def make_folders(folder: Path) -> list[Path]:
     return changed
 
 
-def demand_same(destination: Path, expected: Identity | None) -> None:
+def demand_same(destination: str | os.PathLike[str], expected: Identity | None) -> None:
     """Check that a job's destination is the folder that it was when the job began; `expected` None asks no questions.
 
     Raises
@@ -64,7 +61,9 @@ def demand_same(destination: Path, expected: Identity | None) -> None:
         raise DestinationError("the job's destination was removed, moved or replaced", code="destination-lost")
 
 
-def make_output_folder(folder: Path, destination: Path, expected: Identity | None) -> None:
+def make_output_folder(
+    folder: str | os.PathLike[str], destination: str | os.PathLike[str], expected: Identity | None
+) -> None:
     """Make an output's folder, in the job's destination as that was when the job began.
 
     A destination that was removed, moved or unmounted is not made again: what would be written there lands elsewhere
@@ -72,9 +71,9 @@ def make_output_folder(folder: Path, destination: Path, expected: Identity | Non
 
     Parameters
     ----------
-    folder : Path
-        Of the output.
-    destination : Path
+    folder : path-like
+        Of the output; empty for the one where this process is.
+    destination : path-like
         Of the job.
     expected : tuple of int, optional
         Its `identity` when the job began; None asks no questions.
@@ -86,10 +85,10 @@ def make_output_folder(folder: Path, destination: Path, expected: Identity | Non
     """
     demand_same(destination, expected)
     # What replaces a source goes to a folder that was there.
-    if os.path.isdir(folder) or not folder.is_relative_to(destination):
+    if os.path.isdir(folder) or not Path(folder).is_relative_to(destination):
         return
     try:
-        make_folders(folder)
+        make_folders(Path(folder))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         code = "name-too-long" if error.errno == errno.ENAMETOOLONG else "destination-unwritable"

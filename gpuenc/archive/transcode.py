@@ -10,7 +10,6 @@ import time
 import zlib
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpuenc import engine
@@ -92,7 +91,7 @@ class _Work:
             ``source-changed``, ``destination-lost``.
         """
         demand_same(self.job.destination, self.destination)
-        now = Stamp.of_any(self.item.source)
+        now = Stamp.of_any(self.item.source_path)
         if now != self.stamp and (now is not None or self.job.in_place):
             raise SourceError("the source changed while it was read", code="source-changed")
 
@@ -135,7 +134,7 @@ def transcode_file(
     work = _Work(item, job, stop, Stamp(0, 0), waits, defer, destination=destination)
     work.check()
     try:
-        work = replace(work, stamp=item.stamp or Stamp.of(item.source), opened=opened)
+        work = replace(work, stamp=item.stamp or Stamp.of(item.source_path), opened=opened)
         record = _transcode(work)
     except GpuencError as error:
         record = _failed(work, error)
@@ -154,7 +153,7 @@ def transcode_file(
         # A defect of ours must not cost the other files theirs. Its text may quote the file, so it is not shown.
         LOGGER.debug("internal error", exc_info=True)
         record = _record(work, "failed", "internal-error", f"internal error: {type(error).__name__}")
-    output = None if job.dry_run or not record.destination else Stamp.of_any(Path(record.destination))
+    output = None if job.dry_run or not record.destination else Stamp.of_any(record.destination)
     return replace(
         record,
         bytes_in=record.bytes_in or work.stamp.size_bytes,
@@ -168,10 +167,10 @@ def transcode_file(
 def _transcode(work: _Work) -> Record:
     item, job = work.item, work.job
     replaces = job.overwrite or job.in_place or item.replaces
-    if not replaces and os.path.lexists(item.destination):
+    if not replaces and os.path.lexists(item.place):
         return _record(work, "skipped", "destination-exists", "the destination exists")
     try:
-        source = DicomFile(item.source, hold_bytes=0 if work.opened else _HELD_BYTES, file=work.opened)
+        source = DicomFile(item.source_path, hold_bytes=0 if work.opened else _HELD_BYTES, file=work.opened)
     except SourceError as error:
         if error.code == "not-dicom":
             return _record(work, "skipped", error.code, str(error))
@@ -212,7 +211,7 @@ def _encoded(source: DicomFile, work: _Work, target: Target) -> Record:
         return _record(
             work,
             "encoded",
-            destination=str(work.item.destination),
+            destination=work.item.place,
             source_syntax=source.syntax,
             frames=source.number_of_frames,
             pixel_bytes=source.native_bytes,
@@ -248,12 +247,12 @@ def _written(
     item, job = work.item, work.job
     found = changes(source, cells, target, wanted)
     overlays = EmbeddedOverlays(source.attributes, cells.overlay_bits) if moves_overlays(cells, wanted) else None
-    make_output_folder(item.destination.parent, job.destination, work.destination)
+    make_output_folder(os.path.dirname(item.place), job.destination, work.destination)
     begun = time.perf_counter()
     tally = Tally()
     with (
         OutputFile(
-            item.destination,
+            item.place,
             header(source, found, target.syntax.uid),
             target.syntax,
             source.number_of_frames,
@@ -289,13 +288,13 @@ def _written(
         source_digest = _source_digest(source, work)
         work.demand_unchanged()
         with tally.timed("write"), contextlib.nullcontext() if work.defer else inplace.kept(item, job):
-            like = item.source if job.in_place else None
+            like = item.source_path if job.in_place else None
             summary = output.finish(final, trailer(source), like=like, check=work.demand_unchanged)
     return _record(
         work,
         "encoded",
         message="; ".join(filter(None, (*source.notes, summary.note))),
-        destination=str(item.destination),
+        destination=item.place,
         source_syntax=source.syntax,
         plugins=dict(tally.plugins),
         fallbacks=dict(tally.fallbacks),
@@ -315,7 +314,7 @@ def _source_digest(source: DicomFile, work: _Work) -> str:
     if source.held is not None:
         return xxh3_128(source.held).hexdigest()
     with contextlib.suppress(FileNotFoundError):  # it vanished after it was read whole
-        return file_digest(work.item.source, check=work.check)
+        return file_digest(work.item.source_path, check=work.check)
     return ""
 
 
@@ -360,10 +359,10 @@ def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Re
 
     size, digest = work.stamp.size_bytes, ""
     if not job.dry_run:
-        make_output_folder(item.destination.parent, job.destination, work.destination)
+        make_output_folder(os.path.dirname(item.place), job.destination, work.destination)
         copy = copy_file(
-            item.source,
-            item.destination,
+            item.source_path,
+            item.place,
             overwrite=job.overwrite or item.replaces,
             fsync=job.durability != "none",
             defer=work.defer,
@@ -376,7 +375,7 @@ def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Re
         "copied",
         code,
         message,
-        destination=str(item.destination),
+        destination=item.place,
         source_syntax=source_syntax,
         bytes_out=size,
         source_digest=digest,
@@ -391,7 +390,7 @@ def _failed(work: _Work, error: GpuencError, source_syntax: str = "") -> Record:
 
 def _record(work: _Work, status: Status, reason: str = "", message: str = "", **more: Any) -> Record:
     return Record(
-        str(work.item.source),
+        work.item.source_path,
         status,
         reason=reason,
         message=message,

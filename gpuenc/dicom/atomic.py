@@ -22,7 +22,7 @@ from gpuenc.errors import DestinationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import BinaryIO
 
@@ -99,7 +99,7 @@ class AtomicFile:
 
     Parameters
     ----------
-    destination : Path
+    destination : path-like
         Its name to be. The folder must exist.
     overwrite : bool
         Replace a file that has the destination's name.
@@ -126,7 +126,7 @@ class AtomicFile:
 
     def __init__(
         self,
-        destination: Path,
+        destination: str | os.PathLike[str],
         *,
         overwrite: bool = False,
         fsync: bool = True,
@@ -153,11 +153,9 @@ class AtomicFile:
     ) -> None:
         self.abort()
 
-    @contextlib.contextmanager
-    def errors(self) -> Iterator[None]:
+    def errors(self) -> AbstractContextManager[None]:
         """Turn what the operating system says into `DestinationError`."""
-        with errors():
-            yield
+        return _ERRORS
 
     @contextlib.contextmanager
     def rewritten(self) -> Iterator[BinaryIO]:
@@ -266,22 +264,33 @@ class AtomicFile:
         return os.fdopen(file, "wb", buffering=_BUFFER_BYTES), name
 
 
-@contextlib.contextmanager
-def errors() -> Iterator[None]:
-    """Turn what the operating system says of an output into `DestinationError`."""
-    try:
-        yield
-    except FileExistsError:
-        raise DestinationError("the destination exists", code="destination-exists") from None
-    except DestinationError:
-        raise
-    except OSError as error:
+class _Errors:
+    """What `errors` returns: it is entered a dozen times a file, and a generator would cost five times as much."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, DestinationError) or not isinstance(error, OSError):
+            return
+        if isinstance(error, FileExistsError):
+            raise DestinationError("the destination exists", code="destination-exists") from None
         code = "disk-full" if error.errno in DISK_FULL else "destination-unwritable"
         code = "name-too-long" if error.errno == errno.ENAMETOOLONG else code
         raise DestinationError(
             f"the destination cannot be written: {os.strerror(error.errno or 0)}",
             code=code,
         ) from None
+
+
+_ERRORS = _Errors()
+
+
+def errors() -> AbstractContextManager[None]:
+    """Turn what the operating system says of an output into `DestinationError`."""
+    return _ERRORS
 
 
 def temporaries_of(destination: str, token: str) -> list[str]:
@@ -316,8 +325,8 @@ def _make_alike(file: int, like: str | os.PathLike[str]) -> None:
 
 
 def copy_file(
-    source: Path,
-    destination: Path,
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
     *,
     overwrite: bool = False,
     fsync: bool = True,

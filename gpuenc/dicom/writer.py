@@ -23,7 +23,6 @@ from gpuenc.errors import DestinationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
     from types import TracebackType
 
     from pydicom.dataset import Dataset
@@ -67,7 +66,7 @@ class OutputFile:
 
     Parameters
     ----------
-    destination : Path
+    destination : path-like
         Its name to be. The folder must exist.
     header : Header
         What precedes Pixel Data.
@@ -100,7 +99,7 @@ class OutputFile:
 
     def __init__(
         self,
-        destination: Path,
+        destination: str | os.PathLike[str],
         header: Header,
         syntax: Syntax,
         number_of_frames: int,
@@ -177,7 +176,7 @@ class OutputFile:
         header: Header | None = None,
         trailer: Iterable[bytes] = (),
         *,
-        like: Path | None = None,
+        like: str | os.PathLike[str] | None = None,
         check: Callable[[], None] | None = None,
     ) -> OutputSummary:
         """Complete the file and give it its name.
