@@ -66,8 +66,7 @@ def carry(
         record = carrier.without_output("failed", code, f"the folder for copies of objects: {reason}")
     except Exception as error:  # noqa: BLE001 - whatever a library does, the job has other files
         record = carrier.without_output("failed", "internal-error", f"internal error: {type(error).__name__}")
-    return replace(
-        record,
+    return record.but(
         source=item.name,
         destination=record.destination and (carrier.kept_at or record.destination),
         bytes_in=carrier.stamp.size_bytes,
@@ -278,7 +277,7 @@ class _Carrier:
             return self.without_output(stored.status, stored.code, stored.message)
         self.kept_at = stored.address
         message = "; ".join(filter(None, (record.message, stored.message)))
-        return replace(record, destination=stored.address, message=message, output_mtime_ns=0)
+        return record.but(destination=stored.address, message=message, output_mtime_ns=0)
 
     def without_output(self, status: Status, code: str, message: str) -> Record:
         syntax = self.job.target.syntax.uid

@@ -37,15 +37,15 @@ def brought_up_to_date(record: Record, job: Job) -> Record:
 
     source, destination = Path(record.source), Path(record.destination)
     if is_remote(source) or is_remote(destination):
-        return replace(record, reason="dicomdir-stale", message="in a store it is copied as it is")
+        return record.but(reason="dicomdir-stale", message="in a store it is copied as it is")
     if job.dry_run or not is_dicomdir(source):
         return record
     if record.status != "copied":  # in place
         message = "it may say of its files what they were before they were replaced"
-        return replace(record, reason="dicomdir-stale", message=message)
+        return record.but(reason="dicomdir-stale", message=message)
     if job.journal and is_share(job.journal):
         message = "files that it names may be other shards': `gpuenc merge-reports --manifest` brings it up to date"
-        return replace(record, reason="dicomdir-stale", message=message)
+        return record.but(reason="dicomdir-stale", message=message)
     return _rebuilt(record, source, destination, fsync=job.durability != "none", token=job.token)
 
 
@@ -65,7 +65,7 @@ def completed(record: Record, outputs: Path) -> Record:
         return record
     place = Path(record.destination)
     if not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(outputs)) or not is_dicomdir(place):
-        return replace(record, message="its copy is not among the outputs here")
+        return record.but(message="its copy is not among the outputs here")
     # The copy is what the source was, or was brought up to date before; the source may be out of reach.
     return _rebuilt(record, place, place, fsync=True)
 
@@ -76,9 +76,9 @@ def _rebuilt(record: Record, source: Path, destination: Path, *, fsync: bool, to
     try:
         made = rebuild(source, destination, fsync=fsync, token=token)
     except (GpuencError, OSError) as error:
-        return replace(record, reason="dicomdir-stale", message=" ".join(str(error).split()))
+        return record.but(reason="dicomdir-stale", message=" ".join(str(error).split()))
     except Exception as error:  # noqa: BLE001 - whatever its bytes may do to us, the job has other files
-        return replace(record, reason="dicomdir-stale", message=f"internal error: {type(error).__name__}")
+        return record.but(reason="dicomdir-stale", message=f"internal error: {type(error).__name__}")
     stamp = Stamp.of_any(destination)
     said = f"{made.changed} of {made.files} records changed"
     said += f"; {made.missing} files it names are not there" if made.missing else ""

@@ -320,7 +320,7 @@ class _Run:
         if is_held(record):
             self._dicomdirs.append((number, record))
             return
-        record = replace(record, run=self._journal.run)
+        record = record.but(run=self._journal.run)
         self._journal.done(number, record)
         self._settled(record)
         if record.reason in ("disk-full", _LOST) and not self._summary.stopped:
@@ -330,7 +330,7 @@ class _Run:
         """Bring each DICOMDIR up to what became of its files."""
         while self._dicomdirs:
             number, held = self._dicomdirs.pop()
-            record = replace(brought_up_to_date(held, self._job), run=self._journal.run)
+            record = brought_up_to_date(held, self._job).but(run=self._journal.run)
             self._journal.done(number, record)
             self._settled(record)
 

@@ -292,7 +292,7 @@ class Members:
         else:
             del member.work[shard.number]
             self._lost_in_a_row = 0
-            self._outcomes.extend((number, replace(record, worker=member.number)) for number, record in found)
+            self._outcomes.extend((number, record.but(worker=member.number)) for number, record in found)
 
     def _bury(self, member: _Member, how: str, *, stays: bool = False) -> None:
         """Take back what a worker has that will not do it; one that is not there any more may come again."""

@@ -178,14 +178,14 @@ def _with_its_name(complete: Complete, job: Job) -> Record:
             raise SourceError("the source changed after it was read", code="source-changed")
         unnamed.name()
     stamp = Stamp.of_any(unnamed.path)
-    return replace(record, output_mtime_ns=stamp.mtime_ns if stamp else 0)
+    return record.but(output_mtime_ns=stamp.mtime_ns if stamp else 0)
 
 
 def _noted(record: Record, error: OSError | None) -> Record:
     """Return an outcome that says of an output's name that it may not be on the disk; the output is there."""
     if error is None or record.status == "failed":
         return record
-    return replace(record, message="; ".join(filter(None, (record.message, unflushed(error)))))
+    return record.but(message="; ".join(filter(None, (record.message, unflushed(error)))))
 
 
 def _failed(record: Record, error: GpuencError | OSError) -> Record:

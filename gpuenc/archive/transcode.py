@@ -154,8 +154,7 @@ def transcode_file(
         LOGGER.debug("internal error", exc_info=True)
         record = _record(work, "failed", "internal-error", f"internal error: {type(error).__name__}")
     output = None if job.dry_run or not record.destination else Stamp.of_any(record.destination)
-    return replace(
-        record,
+    return record.but(
         bytes_in=record.bytes_in or work.stamp.size_bytes,
         source_mtime_ns=record.source_mtime_ns or work.stamp.mtime_ns,
         output_mtime_ns=output.mtime_ns if output else 0,
@@ -182,7 +181,7 @@ def _transcode(work: _Work) -> Record:
             record = _outcome(source, work)
         except GpuencError as error:
             record = _failed(work, error, source.syntax)
-        return replace(record, modality=modality_of(source.attributes))
+        return record.but(modality=modality_of(source.attributes))
 
 
 def _outcome(source: DicomFile, work: _Work) -> Record:

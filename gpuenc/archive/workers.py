@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import os
+import selectors
 import socket
 import struct
 import subprocess
@@ -95,15 +96,15 @@ class Workers:
         device_bytes = job.device_memory_bytes and max(1, job.device_memory_bytes // job.workers)
         self._job = replace(job, jobs=each, workers=0, budget=budget, device_memory_bytes=device_bytes)
         self._workers: list[_Worker] = []
+        # Kept, since `multiprocessing.connection.wait` makes one for each message.
+        self._pipes = selectors.DefaultSelector()
         self._waiting: deque[Task] = deque()
         self._suspects: deque[Task] = deque()
         self._tries: dict[int, int] = {}
         self._outcomes: list[tuple[int, Record]] = []
-        self._deaths = 0
+        self._deaths = self._started = 0
         self._ever_ready = self._ever_done = False
-        self._looked_s = time.monotonic()
-        self._stopped = False
-        self._started = 0
+        self._looked_s, self._stopped = time.monotonic(), False
         self.unnamed: dict[int, Unnamed] = {}
         self.dropped: set[int] = set()
         self.gpu_unused = ""
@@ -137,9 +138,7 @@ class Workers:
         while not any(worker.ready for worker in self._workers):
             if not self._workers:
                 self._start()
-            connection.wait([worker.pipe for worker in self._workers], 1.0)
-            for worker in list(self._workers):
-                self._listen(worker)
+            self._listen(1.0)
             self._end_the_hung()
 
     def give(self, tasks: Sequence[Task]) -> None:
@@ -155,10 +154,7 @@ class Workers:
         JobError
             ``workers-failed``: processes die without having done anything.
         """
-        wait_s = 0.0 if self._outcomes else timeout_s
-        ready = connection.wait([worker.pipe for worker in self._workers], wait_s)
-        for worker in [worker for worker in self._workers if worker.pipe in ready]:
-            self._listen(worker)
+        self._listen(0.0 if self._outcomes else timeout_s)
         self._end_the_hung()
         self._hand_out()
         outcomes, self._outcomes = self._outcomes, []
@@ -176,6 +172,7 @@ class Workers:
 
     def close(self) -> None:
         """Give up what is in work, and end the processes."""
+        self._pipes.close()
         for worker in self._workers:
             worker.pipe.close()  # a worker whose pipe ends gives up what it does
         deadline = time.monotonic() + _CLOSE_S
@@ -224,6 +221,7 @@ class Workers:
         files_at_once = 1 if alone else self._files_at_once
         worker = _Worker(self._started, process, connection.Connection(ours.detach()), files_at_once, alone)
         self._workers.append(worker)
+        self._pipes.register(worker.pipe, selectors.EVENT_READ, worker)
         self._send(worker, replace(self._job, jobs=files_at_once))
         return worker
 
@@ -261,13 +259,17 @@ class Workers:
         worker.tasks.update((task.number, task) for task in tasks)
         self._send(worker, ("tasks", tasks))
 
-    def _listen(self, worker: _Worker) -> None:
-        try:
-            while worker.pipe.poll():
-                self._heard(worker, *worker.pipe.recv())
-        except (EOFError, OSError):
-            if worker in self._workers:
-                self._buried(worker)
+    def _listen(self, timeout_s: float) -> None:
+        """Take what the processes have said; wait so long for the first word."""
+        ready = self._pipes.select(timeout_s)
+        while ready:
+            for worker in [key.data for key, _ in ready if key.data in self._workers]:
+                try:
+                    self._heard(worker, *worker.pipe.recv())
+                except (EOFError, OSError):
+                    if worker in self._workers:
+                        self._buried(worker)
+            ready = self._pipes.select(0.0)
 
     def _heard(self, worker: _Worker, kind: str, number: Any, *rest: Any) -> None:
         worker.heard_s = time.monotonic()
@@ -294,12 +296,13 @@ class Workers:
         self._tries.pop(number, None)
         worker.done += 1
         self._deaths, self._ever_done = 0, True
-        self._outcomes.append((number, replace(record, worker=worker.number)))
+        self._outcomes.append((number, record.but(worker=worker.number)))
         if worker.alone:
             self._dismiss(worker)
 
     def _dismiss(self, worker: _Worker) -> None:
         self._workers.remove(worker)
+        self._pipes.unregister(worker.pipe)
         worker.pipe.close()
         try:
             worker.process.wait(_CLOSE_S)
