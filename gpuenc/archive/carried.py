@@ -136,7 +136,7 @@ class _Carrier:
 
         stamp = stamp_of(self.item.source)
         if stamp is None:
-            raise SourceError("there is no such object any more", code="unreadable-source")
+            raise SourceError("there is no such object any more, or its key ends with '/'", code="unreadable-source")
         return stamp
 
     def _looked_at(self) -> Record:
@@ -147,7 +147,7 @@ class _Carrier:
         return transcode_file(item, replace(self.job, dry_run=True), self.stop, self.waits, opened=opened)
 
     def _ranged(self) -> BinaryIO:
-        from gpuenc.archive.stores import Ranged
+        from gpuenc.archive.ranged import Ranged
 
         return cast("BinaryIO", Ranged(self.item.source, self.stamp))
 
