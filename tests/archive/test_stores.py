@@ -205,8 +205,9 @@ def test_keys_that_are_no_paths_in_a_list_without_order(store, tmp_path, monkeyp
     store.pages(monkeypatch, 3)
     for key in ("0//x", *"1234567"):
         store.put(f"in/{key}", b"x")
-    found = by_key(transcode(store.at("in"), tmp_path / "out"))
-    assert {key: record.reason for key, record in found.items()} == {
+    told = transcode(store.at("in"), tmp_path / "out")
+    assert len(told) == 8
+    assert {key: record.reason for key, record in by_key(told).items()} == {
         "in/0": "store-name",
         **{f"in/{number}": "not-dicom" for number in "1234567"},
     }
@@ -356,6 +357,19 @@ def test_what_the_store_holds_is_read_back(store, tmp_path, monkeypatch):
     assert store.keys("out/") == []
     [unread] = transcode(store.at("in"), store.at("out"), verify="none")
     assert unread.status == "encoded"
+
+
+def test_what_another_puts_there_right_afterwards_does_not_pass_for_ours(store, tmp_path):
+    store.put("in/a.dcm", IMAGE.file())
+
+    def put_over(method, path):
+        if method == "HEAD" and path.endswith("out/a.dcm") and store.keys("out/"):
+            store.put("out/a.dcm", store.get("out/a.dcm")[:-1] + b"!")
+
+    store.fault = put_over
+    [record] = transcode(store.at("in"), store.at("out"))
+    assert (record.status, record.reason) == ("failed", "read-back-mismatch")
+    assert store.get("out/a.dcm").endswith(b"!")
 
 
 def test_a_source_that_changes_while_it_is_read(store, tmp_path, monkeypatch):
