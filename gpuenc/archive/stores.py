@@ -345,7 +345,7 @@ def _stored(path: Path, size_bytes: int, put: Any) -> Stamp:
     store, key = _opened(path)
     try:
         with _told(DestinationError):
-            meta = obstore.head(store, key)
+            meta: Any = obstore.head(store, key)
     except DestinationError as error:
         if error.code == "store-missing":
             raise DestinationError("the store has lost what it was given", code="read-back-mismatch") from None

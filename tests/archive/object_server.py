@@ -34,7 +34,8 @@ class ObjectServer:
     bucket: str = "bucket"
     client: Any = None
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
-    # Is given method and path of a request; what it returns is the answer instead: status and body.
+    # Is given method and path of a request; what it returns is the answer instead: status and body, and a third thing
+    # where the request is to be done all the same.
     fault: Any = None
     # Of the object whose path ends like that, the last byte is another one whenever it is read.
     changed: str = ""
@@ -113,8 +114,11 @@ def recorded(server: ObjectServer, answers):
         if ours:
             server.requests.append((method, path, headers))
         if ours and server.fault and (answer := server.fault(method, path)):
-            status, body = answer
-            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            status, body, *done = answer
+            if done:
+                list(answers(environ, lambda *_: lambda data: None))
+            else:
+                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response(f"{status} Planted", [("Content-Length", str(len(body)))])
             return [body]
         answer = answers(environ, start_response)

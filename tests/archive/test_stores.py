@@ -340,12 +340,22 @@ def test_a_store_that_fails_for_a_moment_is_asked_again(store, tmp_path):
         if (method, path) in failed:
             return None
         failed.add((method, path))
-        return 503, b"<Error><Code>SlowDown</Code></Error>"
+        return 429 if len(failed) % 2 else 503, b"<Error><Code>SlowDown</Code></Error>"
 
     store.fault = once
     [record] = transcode(store.at("in"), store.at("out"))
     assert record.status == "encoded"
     assert {method for method, _ in failed} == {"GET", "HEAD", "PUT"}
+
+
+def test_an_answer_that_is_lost_makes_no_other_s_object_of_ours(store, tmp_path):
+    """It is asked again, and the store says that the name is taken: by what was put the first time."""
+    store.put("in/a.dcm", IMAGE.file())
+    lost = iter([(503, b"", "done")])
+    store.fault = lambda method, path: next(lost, None) if method == "PUT" else None
+    [record] = transcode(store.at("in"), store.at("out"))
+    assert (record.status, record.output_etag) == ("encoded", store.etag("out/a.dcm"))
+    assert len(store.asked("PUT")) == 2
 
 
 def test_what_the_store_holds_is_read_back(store, tmp_path, monkeypatch):
