@@ -84,7 +84,7 @@ class Azurite(ObjectServer):
 @contextlib.contextmanager
 def served(folder: Path):
     """Serve an empty container."""
-    blobs = pytest.importorskip("azure.storage.blob")
+    blobs = pytest.importorskip("azure.storage.blob", reason="needs azure-storage-blob")
     program = shutil.which("azurite-blob") or shutil.which("azurite-blob", path=_INSTALLED)
     if not program:
         pytest.skip("needs Azurite: npm install --prefix .cache/azurite azurite")
