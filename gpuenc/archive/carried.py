@@ -108,8 +108,9 @@ class _Carrier:
         self.stamp = self._source_stamp()
         replaces = job.overwrite or item.replaces
         if is_object(item.destination):
-            from gpuenc.archive.stores import stamp_of
+            from gpuenc.archive.stores import demand_name, stamp_of
 
+            demand_name(item.destination)
             # What may be the job's own is looked at when it is known what it should be.
             if not replaces and stamp_of(item.destination, writing=True):
                 return self.without_output("skipped", "destination-exists", "the destination exists")

@@ -63,6 +63,22 @@ def demand_usable(paths: Sequence[Path]) -> None:
         _opened(path)
 
 
+def demand_name(path: Path) -> None:
+    """Check that an object which is given this name has it afterwards.
+
+    Raises
+    ------
+    DestinationError
+        ``store-name``: Azure takes ``\\`` for ``/``, and does not want a part of a name to end with a dot ("Naming and
+        referencing containers, blobs, and metadata"), so that two names may be that of one blob.
+    """
+    scheme, _, key = bucket_and_key(path)
+    if scheme == "az" and re.search(r"\\|\.(/|$)", key):
+        raise DestinationError(
+            "no blob has a name with '\\' in it, or a part of it that ends with '.'", code="store-name"
+        )
+
+
 @cache
 def _store(scheme: str, bucket: str) -> Any:
     from obstore.store import AzureStore, GCSStore, S3Store
