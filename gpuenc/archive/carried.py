@@ -108,8 +108,9 @@ class _Carrier:
         self.stamp = self._source_stamp()
         replaces = job.overwrite or item.replaces
         if is_object(item.destination):
-            from gpuenc.archive.stores import stamp_of
+            from gpuenc.archive.stores import demand_name, stamp_of
 
+            demand_name(item.destination)
             # What may be the job's own is looked at when it is known what it should be.
             if not replaces and stamp_of(item.destination, writing=True):
                 return self.without_output("skipped", "destination-exists", "the destination exists")
@@ -136,7 +137,7 @@ class _Carrier:
 
         stamp = stamp_of(self.item.source)
         if stamp is None:
-            raise SourceError("there is no such object any more", code="unreadable-source")
+            raise SourceError("there is no such object any more, or its key ends with '/'", code="unreadable-source")
         return stamp
 
     def _looked_at(self) -> Record:
@@ -147,7 +148,7 @@ class _Carrier:
         return transcode_file(item, replace(self.job, dry_run=True), self.stop, self.waits, opened=opened)
 
     def _ranged(self) -> BinaryIO:
-        from gpuenc.archive.stores import Ranged
+        from gpuenc.archive.ranged import Ranged
 
         return cast("BinaryIO", Ranged(self.item.source, self.stamp))
 

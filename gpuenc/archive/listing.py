@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections import deque
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,13 @@ if TYPE_CHECKING:
 
 _NO_OBJECT = LeftOut("failed", "unreadable-source", "there is no such object, and nothing below it")
 _EMPTY = LeftOut("skipped", "not-dicom", "an empty object, as stands for a folder")
+_NO_PATH = LeftOut(
+    "failed",
+    "store-name",
+    "a key right below it has '//', '.', '..' or a control character in it, which can be no path: what is there is not "
+    "read",
+)
+_TWO_KEYS = LeftOut("failed", "store-name", "another key is the same but for '/' at its end: it is not read")
 
 
 def objects_of(source: Path, destination: Path, *, alone: bool) -> Iterator[Item]:
@@ -43,10 +53,10 @@ def objects_of(source: Path, destination: Path, *, alone: bool) -> Iterator[Item
         base = destination if alone else destination / source.name
         for found in _all(source):
             empty = False
-            if isinstance(found, Item):
-                yield found
-            elif not (below and inside(found[0], destination)):
-                yield _item(*found, source, base)
+            path = found.source if isinstance(found, Item) else found[0]
+            if below and inside(path, destination):
+                continue
+            yield found if isinstance(found, Item) else _item(*found, source, base)
         if empty:
             yield Item(source, destination / source.name, _NO_OBJECT)
     except SourceError as error:
@@ -58,18 +68,38 @@ def _item(path: Path, stamp: Stamp, source: Path, base: Path) -> Item:
 
 
 def _all(source: Path) -> Iterator[tuple[Path, Stamp] | Item]:
-    """Yield what is below a prefix; where a key is none that can be a path, around it, prefix by prefix."""
-    bucket = Path(*source.parts[:2])
-    last = ""
-    try:
-        for key, stamp in stores.listed(source):
-            last = key
-            yield bucket / key, stamp
-    except SourceError as error:
-        if error.code != "store-name":
-            raise
-    else:
-        return
+    """Yield what is below a prefix, each path once; where a key is none that can be a path, around it.
+
+    What was told is kept in a temporary file, not in memory. No order of the keys is relied upon: directory buckets of
+    S3 have none, and Azure's accounts with a hierarchical namespace one of their own.
+    """
+    with closing(sqlite3.connect("", check_same_thread=False)) as told:
+        told.execute("CREATE TABLE told (key BLOB PRIMARY KEY) WITHOUT ROWID")
+
+        def is_new(key: str) -> bool:
+            return told.execute("INSERT OR IGNORE INTO told VALUES (?)", (os.fsencode(key),)).rowcount == 1
+
+        bucket = Path(*source.parts[:2])
+        try:
+            for key, stamp in stores.listed(source):
+                if is_new(key):
+                    yield bucket / key, stamp
+                else:
+                    yield Item(bucket / key, bucket / key, _TWO_KEYS if stamp.size_bytes else _EMPTY)
+        except SourceError as error:
+            if error.code != "store-name":
+                raise
+        else:
+            return
+        for found in _prefix_by_prefix(source, bucket):
+            if isinstance(found, Item):
+                yield found
+            elif is_new(found[0]):
+                yield bucket / found[0], found[1]
+
+
+def _prefix_by_prefix(source: Path, bucket: Path) -> Iterator[tuple[str, Stamp] | Item]:
+    """Yield keys and stamps below a prefix; a prefix right below which a key can be no path is an item."""
     waiting = deque([source])
     while waiting:
         prefix = waiting.popleft()
@@ -78,11 +108,7 @@ def _all(source: Path) -> Iterator[tuple[Path, Stamp] | Item]:
         except SourceError as error:
             if error.code != "store-name":
                 raise
-            message = (
-                "a key right below it has '//', '.', '..' or a control character in it, which can be no path: what is "
-                "there is not read"
-            )
-            yield Item(prefix, prefix, LeftOut("failed", "store-name", message))
+            yield Item(prefix, prefix, _NO_PATH)
             continue
-        yield from ((bucket / key, stamp) for key, stamp in objects if key > last)
+        yield from objects
         waiting.extend(bucket / key for key in prefixes)

@@ -8,7 +8,6 @@ one of our sentences, with the status and the code of the answer.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import re
 from collections.abc import Callable
@@ -33,13 +32,15 @@ SINGLE_BYTES = 16 << 20
 _MOST_PARTS = 9000
 _PARTS_AT_ONCE = 4
 _PIECE_BYTES = 4 << 20
-# The least that one request for a part of an object asks for: a header with most of its sequences.
-_RANGE_BYTES = 64 << 10
 _AT_ONCE = 16
+_PAGE = 1000
 _RETRIES = 5
 _RETRY_S = 60.0
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
+# Azure answers 409 to more than a name that is taken: a container that is being deleted, an archived blob.
+_TAKEN = frozenset(("BlobAlreadyExists", "PreconditionFailed", "ConditionNotMet", "ConditionalRequestConflict"))
+_NO_BUCKET = frozenset(("NoSuchBucket", "ContainerNotFound"))
 _FULL = frozenset(("QuotaExceeded", "XMinioStorageFull", "InsufficientCapacity", "StorageFull", "InsufficientStorage"))
 # Without credentials in the environment, the library asks the machine's own metadata server for some.
 _NO_CREDENTIALS = re.compile(r"169\.254\.169\.254|metadata\.google\.internal|instance metadata")
@@ -60,6 +61,22 @@ def demand_usable(paths: Sequence[Path]) -> None:
         raise JobError("objects in a store need the extra: pip install 'gpuenc[cloud]'", code="extra-missing") from None
     for path in paths:
         _opened(path)
+
+
+def demand_name(path: Path) -> None:
+    """Check that an object which is given this name has it afterwards.
+
+    Raises
+    ------
+    DestinationError
+        ``store-name``: Azure takes ``\\`` for ``/``, and does not want a part of a name to end with a dot ("Naming and
+        referencing containers, blobs, and metadata"), so that two names may be that of one blob.
+    """
+    scheme, _, key = bucket_and_key(path)
+    if scheme == "az" and re.search(r"\\|\.(/|$)", key):
+        raise DestinationError(
+            "no blob has a name with '\\' in it, or a part of it that ends with '.'", code="store-name"
+        )
 
 
 @cache
@@ -122,7 +139,8 @@ def _explained(error: BaseException, *, writing: bool) -> tuple[str, str]:
     number = int(status[1]) if status else 0
     if number == 507 or (word and word[1] in _FULL):
         return f"the store has no room{shown}", "store-full"
-    if isinstance(error, exceptions.AlreadyExistsError | FileExistsError):
+    taken = isinstance(error, exceptions.AlreadyExistsError | FileExistsError)
+    if taken and (not word or word[1] in _TAKEN):
         return "an object has the output's name", "destination-exists"
     if isinstance(error, exceptions.PreconditionError):
         return "the object changed while it was read", "source-changed"
@@ -130,10 +148,8 @@ def _explained(error: BaseException, *, writing: bool) -> tuple[str, str]:
     if isinstance(error, denied) or number in (401, 403) or _NO_CREDENTIALS.search(text):
         return f"the store refuses it: wrong credentials, or none, or not allowed{shown}", "store-denied"
     if isinstance(error, exceptions.NotFoundError | FileNotFoundError) or number == 404:
-        what = (
-            "there is no such bucket" if writing or (word and word[1] == "NoSuchBucket") else "there is no such object"
-        )
-        return what + shown, "store-missing"
+        no_bucket = writing or (word and word[1] in _NO_BUCKET)
+        return f"there is no such {'bucket' if no_bucket else 'object'}{shown}", "store-missing"
     if isinstance(error, exceptions.InvalidPathError | UnicodeError | ValueError):
         return "the name cannot be that of an object here", "store-name"
     if number >= 500 or number == 429 or "error sending request" in text or "error decoding" in text:
@@ -197,7 +213,7 @@ def listed(prefix: Path) -> Iterator[tuple[str, Stamp]]:
 
     store, key = _opened(prefix)
     with _told(SourceError):
-        for page in obstore.list(store, key or None, chunk_size=1000):
+        for page in obstore.list(store, key or None, chunk_size=_PAGE):
             yield from ((meta["path"], _stamp(meta)) for meta in page)
 
 
@@ -217,56 +233,14 @@ def listed_here(prefix: Path) -> tuple[list[tuple[str, Stamp]], list[str]]:
         return [(meta["path"], _stamp(meta)) for meta in found["objects"]], list(found["common_prefixes"])
 
 
-class Ranged(io.RawIOBase):
-    """An object as a file to read, of which only what is asked for is fetched. For one thread.
+def piece_of(path: Path, stamp: Stamp, start: int, end: int) -> bytes:
+    """Return the bytes of an object from `start` up to `end`.
 
-    Parameters
-    ----------
-    path : Path
-        The object.
-    stamp : Stamp
-        As it was when the work began; an object that is replaced meanwhile is an error.
+    Raises
+    ------
+    SourceError
+        The store's, as for `stamp_of`; ``source-changed``: it is not the one that the stamp is of.
     """
-
-    def __init__(self, path: Path, stamp: Stamp) -> None:
-        self._path, self._stamp = path, stamp
-        self._at = self._base = 0
-        self._bytes = b""
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Go to a position."""
-        self._at = offset + (0, self._at, self._stamp.size_bytes)[whence]
-        return self._at
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Read from the position on; return how many bytes."""
-        view = memoryview(buffer).cast("B")
-        count = max(0, min(len(view), self._stamp.size_bytes - self._at, _PIECE_BYTES))
-        if not count:
-            return 0
-        inside = self._at - self._base
-        if not 0 <= inside < len(self._bytes):
-            end = min(self._stamp.size_bytes, self._at + max(count, _RANGE_BYTES))
-            self._bytes, self._base, inside = _range(self._path, self._stamp, self._at, end), self._at, 0
-        piece = self._bytes[inside : inside + count]
-        view[: len(piece)] = piece
-        self._at += len(piece)
-        return len(piece)
-
-
-def _range(path: Path, stamp: Stamp, start: int, end: int) -> bytes:
     import obstore
 
     store, key = _opened(path)
@@ -375,13 +349,27 @@ def upload(file: Path, path: Path, *, overwrite: bool) -> tuple[Stamp, bool]:
         with _told(DestinationError):
             part, parts = max(SINGLE_BYTES, -(-size // _MOST_PARTS)), size > SINGLE_BYTES
             put = obstore.put(store, key, file, use_multipart=parts, chunk_size=part, max_concurrency=_PARTS_AT_ONCE)
+            if parts and path.parts[0] == "gs:":
+                put["e_tag"] = None  # which Google does not promise to be the object's
+    return _stored(path, size, put), demanded or overwrite
+
+
+def _stored(path: Path, size_bytes: int, put: Any) -> Stamp:
+    """Return the stamp of an object that was just written, if it is the one that the store said it had written."""
+    import obstore
+
+    store, key = _opened(path)
     try:
-        stamp = stamp_of(path, writing=True)
+        with _told(DestinationError):
+            meta: Any = obstore.head(store, key)
     except DestinationError as error:
+        if error.code == "store-missing":
+            raise DestinationError("the store has lost what it was given", code="read-back-mismatch") from None
         raise DestinationError(f"it was stored and not verified: {error}", code="stored-unverified") from None
-    if stamp is None or stamp.size_bytes != size or (put["e_tag"] and stamp.etag != _plain(put["e_tag"])):
+    by = "version" if put["version"] and meta.get("version") else "e_tag"
+    if meta["size"] != size_bytes or (put[by] and _plain(meta.get(by)) != _plain(put[by])):
         raise DestinationError("the store tells of another object than it was given", code="read-back-mismatch")
-    return stamp, demanded or overwrite
+    return _stamp(meta)
 
 
 def remove(path: Path, stamp: Stamp) -> bool:
