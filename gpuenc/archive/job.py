@@ -80,9 +80,7 @@ def run(
     if job.is_elsewhere:
         demand_elsewhere(job)
     summary = Summary()
-    if not job.target.lossless:
-        summary.unverified = "lossy"
-    elif job.verify != "none" and job.verify_share < 1:
+    if job.target.lossless and job.verify != "none" and job.verify_share < 1:
         summary.verify_sample = f"sample={job.verify_share * 100:g}%"
     pool = _pool(job, watcher)
     with contextlib.ExitStack() as stack:

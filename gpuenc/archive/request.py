@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -133,6 +134,10 @@ class Job:
     def is_elsewhere(self) -> bool:
         """Whether a source or the destination is no place of this machine."""
         return is_remote(self.destination) or any(map(is_remote, self.sources))
+
+    def chooses(self, path: str) -> bool:
+        """Whether a file is among those that are verified, where not all are."""
+        return self.verify_share >= 1 or zlib.crc32(os.fsencode(path)) < self.verify_share * (1 << 32)
 
     def absolute(self) -> Self:
         """Return the same job with paths that mean the same wherever it is resumed."""

@@ -7,7 +7,6 @@ import errno
 import logging
 import os
 import time
-import zlib
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from gpuenc.archive.report import Record, Status
 from gpuenc.archive.request import Job
 from gpuenc.archive.stamp import Stamp
 from gpuenc.archive.tally import Tally
+from gpuenc.archive.unverified import why_unverified
 from gpuenc.coding import coding
 from gpuenc.dicom.atomic import DISK_FULL, copy_file
 from gpuenc.dicom.attributes import changes, moves_overlays, with_ratio
@@ -289,6 +289,7 @@ def _written(
         with tally.timed("write"), contextlib.nullcontext() if work.defer else inplace.kept(item, job):
             like = item.source_path if job.in_place else None
             summary = output.finish(final, trailer(source), like=like, check=work.demand_unchanged)
+    verified = tally.verified == source.number_of_frames
     return _record(
         work,
         "encoded",
@@ -302,7 +303,8 @@ def _written(
         source_digest=source_digest,
         output_digest=summary.digest,
         pixel_bytes=source.native_bytes,
-        verified=tally.verified == source.number_of_frames,
+        verified=verified,
+        unverified="" if verified else why_unverified(job, lossless=wanted.lossless),
         crc32=tuple(tally.crc32),
         stage_seconds=tally.stages(time.perf_counter() - begun),
     )
@@ -336,15 +338,10 @@ def _results(
         job.plugins or chain(target.syntax, job.plugin, device=job.device, device_memory_bytes=job.device_memory_bytes),
         threads=job.lanes if source.native_bytes >= _SPREAD_BYTES else 1,
         memory_bytes=memory_bytes,
-        verify=job.verify if _is_chosen(source.path, job.verify_share) else "none",
+        verify=job.verify if job.chooses(source.path) else "none",
         decode=decode,
         seconds=seconds,
     )
-
-
-def _is_chosen(path: str, share: float) -> bool:
-    """Whether a file is among those that are verified, where not all are."""
-    return share >= 1 or zlib.crc32(os.fsencode(path)) < share * (1 << 32)
 
 
 def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Record:
