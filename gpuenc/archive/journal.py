@@ -30,6 +30,7 @@ from gpuenc.archive.earlier import (
 from gpuenc.archive.landing import Aliases
 from gpuenc.archive.pool import Task
 from gpuenc.archive.report import Record
+from gpuenc.archive.request import asked_otherwise
 from gpuenc.archive.scan import JOURNALS, Item
 from gpuenc.errors import JobError
 
@@ -313,11 +314,8 @@ class Journal:
         before = {str(name): str(value) for name, value in self._db.execute("SELECT name, value FROM about")}
         if before.get("format") != str(_FORMAT):
             raise JobError("the journal was written by another version of gpuenc", code="journal-differs")
-        for name, value in about.items():
-            if before.get(name) != value:
-                raise JobError(
-                    f"the job to resume was asked for {name} {before.get(name)}, not {value}", code="journal-differs"
-                )
+        if difference := asked_otherwise(before, about):
+            raise JobError(difference, code="journal-differs")
         token = before.get("token", "")
         self.earlier_token = token if re.fullmatch("[0-9a-f]{12}", token) else ""
         self.run = _run_after(before.get("run", "")) or self.run

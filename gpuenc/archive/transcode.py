@@ -17,7 +17,7 @@ from gpuenc.archive.budget import PEAK_FACTOR
 from gpuenc.archive.folders import demand_same, make_output_folder
 from gpuenc.archive.recovery import replaced_before, why_left
 from gpuenc.archive.report import Record, Status
-from gpuenc.archive.request import Job
+from gpuenc.archive.request import Job, failure_text
 from gpuenc.archive.stamp import Stamp
 from gpuenc.archive.tally import Tally
 from gpuenc.archive.unverified import why_unverified
@@ -173,14 +173,17 @@ def _transcode(work: _Work) -> Record:
     except SourceError as error:
         if error.code == "not-dicom":
             return _record(work, "skipped", error.code, str(error))
-        if error.code in _COPIED_CODES:
+        if error.code in _COPIED_CODES or job.keeps(error.code):
             return _copied(work, error.code, str(error))
         raise
     with source:
         try:
             record = _outcome(source, work)
         except GpuencError as error:
-            record = _failed(work, error, source.syntax)
+            if job.keeps(error.code):
+                record = _copied(work, error.code, " ".join(str(error).split()), source.syntax)
+            else:
+                record = _failed(work, error, source.syntax)
         return record.but(modality=modality_of(source.attributes))
 
 
@@ -380,8 +383,7 @@ def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Re
 
 
 def _failed(work: _Work, error: GpuencError, source_syntax: str = "") -> Record:
-    message = " ".join(str(error).split())
-    return _record(work, "failed", error.code, message, source_syntax=source_syntax)
+    return _record(work, "failed", error.code, failure_text(error), source_syntax=source_syntax)
 
 
 def _record(work: _Work, status: Status, reason: str = "", message: str = "", **more: Any) -> Record:
