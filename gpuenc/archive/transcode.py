@@ -22,9 +22,10 @@ from gpuenc.archive.stamp import Stamp
 from gpuenc.archive.tally import Tally
 from gpuenc.archive.unverified import why_unverified
 from gpuenc.coding import coding
-from gpuenc.dicom.atomic import DISK_FULL, copy_file
+from gpuenc.dicom.atomic import DISK_FULL
 from gpuenc.dicom.attributes import changes, moves_overlays, with_ratio
 from gpuenc.dicom.cells import encoded_format
+from gpuenc.dicom.copies import copy_file
 from gpuenc.dicom.decoding import frame_decoder
 from gpuenc.dicom.description import modality_of
 from gpuenc.dicom.digests import file_digest, xxh3_128
