@@ -95,7 +95,8 @@ def run(
             stack.enter_context(only_job(job.journal, job.manifest))
         if job.in_place and not job.dry_run:
             shared = job.journal is not None and is_share(job.journal)
-            stack.enter_context(only_in_place(job.sources, shared=shared))
+            share_of = f"{job.manifest} {job.journal and job.journal.parent}" if shared else ""
+            stack.enter_context(only_in_place(job.sources, share_of=share_of))
         stack.enter_context(scratch_folder(job))
         stack.callback(pool.close)  # before its files are gone
         try:
