@@ -66,7 +66,8 @@ class Record:
     worker : int
         Which worker process did it, counted from 1; 0 where none was needed.
     stage_seconds : dict of str to float
-        Time spent in each stage ("read", "encode", "verify", "write"), over all threads.
+        Time spent in each stage ("read", of compressed sources "decode", "encode", "verify", "write"), over all
+        threads. In records of earlier versions, "read" includes decoding.
     crc32 : tuple of str
         CRC-32 of the samples of each verified frame, 8 hexadecimal digits: samples interleaved, little endian, in
         cells of 8, 16 or 32 bits.

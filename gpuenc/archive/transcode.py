@@ -19,7 +19,7 @@ from gpuenc.archive.recovery import replaced_before, why_left
 from gpuenc.archive.report import Record, Status
 from gpuenc.archive.request import Job, failure_text
 from gpuenc.archive.stamp import Stamp
-from gpuenc.archive.tally import Tally
+from gpuenc.archive.tally import Tally, timed_decoder
 from gpuenc.archive.unverified import why_unverified
 from gpuenc.coding import coding
 from gpuenc.dicom.atomic import DISK_FULL
@@ -335,7 +335,7 @@ def _results(
     decode = frame_decoder()
     frames = source.frames(expand=wanted.expand)
     if overlays:
-        frames = overlays.watch(frames, decode)
+        frames = overlays.watch(frames, timed_decoder(decode, seconds))
     return engine.encode_frames(
         frames,
         target,
