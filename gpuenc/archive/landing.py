@@ -29,7 +29,7 @@ class Landing:
         self._root = os.path.realpath(job.destination)
         self._journal = os.path.realpath(job.journal.parent) if job.journal else ""
         self._folds = folds_case(self._root)
-        self._folder, self._inside, self._below = "", True, ""
+        self._folder, self._inside, self._lands = "", True, ""
 
     def __contains__(self, path: str) -> bool:
         """Whether an output lands inside the destination, and not among the journal's files."""
@@ -42,10 +42,10 @@ class Landing:
         self._look(folder)
         if not self._inside:
             return path
-        below = os.path.join(self._below, name)
-        if self._folds:
-            below = unicodedata.normalize("NFC", below).casefold()
-        return os.path.join(self._destination, below)
+        if not self._folds:
+            return path if self._lands == folder else os.path.join(self._lands, name)
+        below = os.path.relpath(os.path.join(self._lands, name), self._destination)
+        return os.path.join(self._destination, unicodedata.normalize("NFC", below).casefold())
 
     def _look(self, folder: str) -> None:
         if folder == self._folder:
@@ -54,7 +54,8 @@ class Landing:
         in_root = real == self._root or inside(real, self._root)
         in_journal = real == self._journal or bool(self._journal and inside(real, self._journal))
         self._folder, self._inside = folder, in_root and not in_journal
-        self._below = real[len(self._root) :].lstrip(os.sep) if in_root else ""
+        below = real[len(self._root) :].lstrip(os.sep)
+        self._lands = os.path.join(self._destination, below) if below else self._destination
 
 
 class Aliases:

@@ -213,7 +213,7 @@ def asked_otherwise(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 def _said(name: str, earlier: str, now: str) -> str:
     if name == "--manifest":
-        return "what another manifest says"
+        return "what another manifest says" if earlier else "no --manifest"
     if name == "target":
         return f"{_as_options(earlier)}, not {_as_options(now)}"
     if {earlier, now} <= {"True", "False"}:
@@ -229,7 +229,7 @@ def _as_options(described: str) -> str:
     options = [f"--to {name}"]
     for option, value in re.findall(r"(\w+)=(\([^)]*\)|\S+)", rest):
         if option != "lossless":
-            numbers = [f"{float(number):g}" for number in re.findall(r"[\d.e+-]+", value)]
+            numbers = [f"{float(number):g}" for number in re.findall(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?", value)]
             options.append(f"--{option} {' '.join(numbers)}")
         elif name in _NAMES and find(name).loss == "option":  # others are lossless without being asked
             options.append("--lossless")

@@ -30,6 +30,18 @@ def test_nothing_is_said_of_the_same():
     assert asked_otherwise(JOB.about(), replace(JOB, overwrite=True, jobs=5).about()) == ""
 
 
+def test_two_manifests():
+    assert said(replace(JOB, manifest="01"), replace(JOB, manifest="23")) == "what another manifest says"
+
+
+@pytest.mark.parametrize("told", ["", "e", "jpeg2000 psnr=(e,-)", "jpeg2000 psnr=1" + "0" * 400, "lossless=True"])
+def test_a_journal_that_was_written_to(told):
+    """What it says of its target may be anything, and is shown as it can be."""
+    assert asked_otherwise(JOB.about() | {"target": told}, JOB.about()).startswith(
+        "the job to resume was asked for --to "
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -41,7 +53,7 @@ def test_nothing_is_said_of_the_same():
         ({"plugin": "pyjpegls"}, "no --plugin, not pyjpegls"),
         ({"verify": "none"}, "--verify all, not none"),
         ({"verify_share": 0.01}, "--verify all, not sample=1.000000%"),
-        ({"manifest": "0123"}, "what another manifest says"),
+        ({"manifest": "0123"}, "no --manifest"),
         ({"sources": (Path("/in"), Path("/more"))}, "sources /in, not /in, /more"),
         ({"destination": Path("/other")}, "output /out, not /other"),
         ({"target": target(find("jpeg2000"), psnrs=(40.0, 50.5))}, "--to rle, not --to jpeg2000 --psnr 40 50.5"),
