@@ -64,7 +64,7 @@ class Run:
     decode : callable
         Turns a frame with `Coded` pixels into one with native cells; raises `DecodeFailed`.
     seconds : dict of str to float
-        Time that the lanes have spent on ``"encode"`` and ``"verify"``.
+        Time that the lanes have spent on ``"decode"``, of compressed sources, on ``"encode"`` and on ``"verify"``.
     """
 
     plugins: tuple[Plugin, ...]
@@ -193,7 +193,10 @@ class Chain:
                 f"'{self._target.syntax.keyword}' ({self._target.syntax.clause}) takes frames of JPEG Baseline or JPEG "
                 "Extended, and no others"
             )
-        return self._run.decode(frame) if coded and not _stays_coded(frame.pixels, self._target) else frame
+        if not coded or _stays_coded(frame.pixels, self._target):
+            return frame
+        with self._run.timed("decode"):
+            return self._run.decode(frame)
 
     def _opened(self, plugin: Plugin) -> BatchEncoder | None:
         """Return this lane's encoder of `plugin`; None where it cannot be opened, which is tried once."""

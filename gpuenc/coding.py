@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gpuenc.errors import FormatNotAllowed, InvalidPixels
+from gpuenc.syntaxes import TABLE
 
 if TYPE_CHECKING:
     from gpuenc.frames import FrameFormat
@@ -160,28 +161,39 @@ def _whole_precision(syntax: Syntax, fmt: FrameFormat) -> bool:
 
 
 def _row(chosen: Target, fmt: FrameFormat) -> Row:
-    syntax = chosen.syntax
-    same_colour = [
+    same_colour = _rows_of_colour(chosen.syntax, fmt, lossless=chosen.lossless)
+    for row in same_colour:
+        if _fits(row, fmt) or not chosen.strict:
+            return row
+    raise FormatNotAllowed(_why_refused(chosen, fmt, same_colour))
+
+
+def _rows_of_colour(syntax: Syntax, fmt: FrameFormat, *, lossless: bool) -> list[Row]:
+    """Return the rows of a syntax's table that are for the colours of `fmt`, whatever its bits."""
+    return [
         row
         for row in syntax.rows
         if fmt.photometric in row.photometric
         and fmt.samples == row.samples
-        and not (row.lossless_only and not chosen.lossless)
-        and not (row.lossy_only and chosen.lossless)
+        and not (row.lossless_only and not lossless)
+        and not (row.lossy_only and lossless)
     ]
-    for row in same_colour:
-        fits = fmt.bits_allocated in row.allocated and fmt.bits_stored in row.stored
-        if (fits and fmt.signed in row.signed) or not chosen.strict:
-            return row
-    kind = "lossless" if chosen.lossless else "lossy"
+
+
+def _fits(row: Row, fmt: FrameFormat) -> bool:
+    return fmt.bits_allocated in row.allocated and fmt.bits_stored in row.stored and fmt.signed in row.signed
+
+
+def _why_refused(chosen: Target, fmt: FrameFormat, same_colour: list[Row]) -> str:
+    """Return what was asked for, what is possible, and which other transfer syntaxes take it."""
+    syntax = chosen.syntax
     have = (
-        f"Samples per Pixel: {fmt.samples}, Photometric Interpretation: {fmt.photometric}, "
-        f"Bits Allocated: {fmt.bits_allocated}, Bits Stored: {fmt.bits_stored}, "
-        f"Pixel Representation: {int(fmt.signed)}"
+        f"{fmt.photometric} of {fmt.samples} {'sample' if fmt.samples == 1 else 'samples'} per pixel, Bits Allocated "
+        f"{fmt.bits_allocated}, Bits Stored {fmt.bits_stored}, Pixel Representation {int(fmt.signed)}"
     )
     if not same_colour:
         names = sorted({name for row in syntax.rows for name in row.photometric})
-        can = f"{kind} {syntax.name} takes Photometric Interpretation {', '.join(names)}"
+        can = f"it takes Photometric Interpretation {', '.join(names)}"
     else:
         can = "; or ".join(
             f"with {fmt.photometric} it takes Bits Allocated {', '.join(map(str, row.allocated))}, Bits Stored "
@@ -189,10 +201,17 @@ def _row(chosen: Target, fmt: FrameFormat) -> Row:
             f"{' or '.join(str(int(sign)) for sign in row.signed)}"
             for row in same_colour
         )
-    raise FormatNotAllowed(
-        f"One or more of the following values is not valid for pixel data encoded with '{syntax.keyword}' "
-        f"({syntax.clause}): {have}; {can}"
-    )
+    never = "always" if chosen.lossless else "never"
+    others = [
+        other.name
+        for other in TABLE
+        if other.loss != never
+        and not other.recompresses_jpeg
+        and any(_fits(row, fmt) for row in _rows_of_colour(other, fmt, lossless=chosen.lossless))
+    ]
+    advice = f"these take such frames: {', '.join(others)}" if others else "no transfer syntax here takes such frames"
+    kind = "lossless" if chosen.lossless else "lossy"
+    return f"{kind} {syntax.name} ({syntax.clause}) cannot hold {have}: {can}; {advice}"
 
 
 def _kept_jpeg(chosen: Target, fmt: FrameFormat) -> Coding:

@@ -70,7 +70,8 @@ def encode_frames(
     decode : callable
         Turns a frame with `Coded` pixels into one with native cells; raises `DecodeFailed`.
     seconds : dict of str to float, optional
-        Where to add the time that lanes spend on ``"encode"`` and ``"verify"``.
+        Where to add the time that lanes spend on ``"decode"``, of frames that come compressed, on ``"encode"`` and on
+        ``"verify"``.
 
     Raises
     ------

@@ -39,7 +39,7 @@ FIELDS = {
     "source", "status", "destination", "reason", "message", "source_syntax", "target_syntax", "plugins", "fallbacks",
     "frames", "bytes_in", "bytes_out", "pixel_bytes", "seconds", "verified", "modality", "finished_s", "worker",
     "stage_seconds", "crc32", "source_digest", "output_digest", "source_mtime_ns", "output_mtime_ns", "run",
-    "source_etag", "output_etag",
+    "source_etag", "output_etag", "unverified",
 }  # fmt: skip
 
 

@@ -5,10 +5,8 @@ What is done with a file knows nothing of this: it reads a scratch file, and wri
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
-import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -82,8 +80,8 @@ def _with_choice(item: Item, job: Job) -> Job:
     """Return the job with its share of verified files decided by this one's own name, not that of its copy."""
     if job.verify_share >= 1:
         return job
-    chosen = zlib.crc32(os.fsencode(item.name)) < job.verify_share * (1 << 32)
-    return replace(job, verify=job.verify if chosen else "none", verify_share=1.0)
+    # One that is not chosen keeps the share, which says why.
+    return replace(job, verify_share=1.0) if job.chooses(item.name) else replace(job, verify="none")
 
 
 @dataclass(slots=True)

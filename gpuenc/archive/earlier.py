@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,6 +53,9 @@ _OTHERS, PERHAPS, _OURS = range(3)
 _PERHAPS_MADE = ("worker-crashed", "worker-hung")
 # A store or server has taken it; whether it holds what it was given is not known, or it does not.
 _UNVERIFIED = ("stored-unverified", "read-back-mismatch")
+
+# Why an output was not verified, in the line of its outcome. No path holds this: quotes in a text of JSON are escaped.
+_WHY_UNVERIFIED = re.compile(r'"unverified": "([a-z]+)"')
 
 
 class Earlier(NamedTuple):
@@ -111,6 +115,14 @@ class Earlier(NamedTuple):
     def stage_seconds(self) -> dict[str, float]:
         """As in the record."""
         return _read(self.stages_json)
+
+    @property
+    def unverified(self) -> str:
+        """As in the record."""
+        if self.verified or self.status != "encoded":
+            return ""
+        found = _WHY_UNVERIFIED.search(self.line)
+        return found[1] if found else ""
 
     @property
     def record(self) -> Record:

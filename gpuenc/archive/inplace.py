@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.folders import make_folders
-from gpuenc.dicom.atomic import DISK_FULL, copy_file
+from gpuenc.dicom.atomic import DISK_FULL
+from gpuenc.dicom.copies import copy_file
 from gpuenc.dicom.flushing import sync_folder
 from gpuenc.dicom.regular import regular
 from gpuenc.errors import DestinationError

@@ -80,9 +80,7 @@ def run(
     if job.is_elsewhere:
         demand_elsewhere(job)
     summary = Summary()
-    if not job.target.lossless:
-        summary.unverified = "lossy"
-    elif job.verify != "none" and job.verify_share < 1:
+    if job.target.lossless and job.verify != "none" and job.verify_share < 1:
         summary.verify_sample = f"sample={job.verify_share * 100:g}%"
     pool = _pool(job, watcher)
     with contextlib.ExitStack() as stack:
@@ -97,7 +95,8 @@ def run(
             stack.enter_context(only_job(job.journal, job.manifest))
         if job.in_place and not job.dry_run:
             shared = job.journal is not None and is_share(job.journal)
-            stack.enter_context(only_in_place(job.sources, shared=shared))
+            share_of = f"{job.manifest} {job.journal and job.journal.parent}" if shared else ""
+            stack.enter_context(only_in_place(job.sources, share_of=share_of))
         stack.enter_context(scratch_folder(job))
         stack.callback(pool.close)  # before its files are gone
         try:

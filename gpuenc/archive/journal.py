@@ -13,6 +13,7 @@ import re
 import sqlite3
 from itertools import accumulate
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.earlier import (
@@ -26,8 +27,10 @@ from gpuenc.archive.earlier import (
     made_before,
     whose,
 )
+from gpuenc.archive.landing import Aliases
 from gpuenc.archive.pool import Task
 from gpuenc.archive.report import Record
+from gpuenc.archive.request import asked_otherwise
 from gpuenc.archive.scan import JOURNALS, Item
 from gpuenc.errors import JobError
 
@@ -78,6 +81,8 @@ class Journal:
         The token of that run.
     run : str
         Which run of which job this is: see `Record.run`.
+    aliases : Aliases
+        Places to which several paths lead.
     interrupted : list of tuple of str
         Source and output of the files that that run had in work, which may have left temporary files.
 
@@ -104,7 +109,7 @@ class Journal:
         self._path, self._token, self.earlier_token = path, token, ""
         self.run = f"{os.urandom(6).hex()}-1"
         self._last_earlier = 0
-        self.resumed, self.interrupted = False, list[tuple[str, str]]()
+        self.resumed, self.interrupted, self.aliases = False, list[tuple[str, str]](), Aliases()
         try:
             if path is None:
                 self._db = _open("")
@@ -156,10 +161,16 @@ class Journal:
             found[_path(place)] = Earlier(number, _path(source), ours, *outcome)
         return found
 
-    def plan(self, items: Iterable[tuple[Item, int]]) -> list[Item]:
-        """Write files down as planned, with the sizes of their sources; return those whose place is taken already."""
+    def plan(self, items: Iterable[tuple[Item, int]], landings: Mapping[str, str] = MappingProxyType({})) -> list[Item]:
+        """Write files down as planned, with the sizes of their sources; return those whose place is taken already.
+
+        `landings` says of places to which other paths lead too which one name they have (`archive/landing.py`).
+        """
         taken = []
         for item, size_bytes in items:
+            if self.aliases.are_taken(self._db, item.place, landings.get(item.place)):
+                taken.append(item)
+                continue
             values = (os.fsencode(item.place), os.fsencode(item.source_path), size_bytes, _PLANNED)
             if self._db.execute(
                 "INSERT OR IGNORE INTO files (place, source, size_bytes, state, ours) VALUES (?, ?, ?, ?, 0)", values
@@ -175,9 +186,11 @@ class Journal:
             self._db.execute(again, (*rest, number))
         return taken
 
-    def keep(self, numbers: Iterable[int]) -> None:
-        """Take the outcomes of an earlier run as this one's."""
+    def keep(self, numbers: Iterable[int], places: Iterable[tuple[str, str | None]] = ()) -> None:
+        """Take the outcomes of an earlier run as this one's; `places` with their landings, as for `plan`."""
         self._db.executemany(_FIND, ((number,) for number in numbers))
+        for place, landing in places:
+            self.aliases.are_taken(self._db, place, landing)
 
     def settle(self, item: Item, record: Record) -> None:
         """Write down the outcome of what needs no work."""
@@ -301,11 +314,8 @@ class Journal:
         before = {str(name): str(value) for name, value in self._db.execute("SELECT name, value FROM about")}
         if before.get("format") != str(_FORMAT):
             raise JobError("the journal was written by another version of gpuenc", code="journal-differs")
-        for name, value in about.items():
-            if before.get(name) != value:
-                raise JobError(
-                    f"the job to resume was asked for {name} {before.get(name)}, not {value}", code="journal-differs"
-                )
+        if difference := asked_otherwise(before, about):
+            raise JobError(difference, code="journal-differs")
         token = before.get("token", "")
         self.earlier_token = token if re.fullmatch("[0-9a-f]{12}", token) else ""
         self.run = _run_after(before.get("run", "")) or self.run

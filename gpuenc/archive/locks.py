@@ -7,6 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from gpuenc.archive.groups import in_group, number_of
 from gpuenc.archive.shares import demand_one_division, is_share
 from gpuenc.errors import JobError
 
@@ -66,19 +67,20 @@ def is_at_work(journal: Path) -> bool:
 
 
 @contextlib.contextmanager
-def only_in_place(sources: Iterable[Path], *, shared: bool) -> Iterator[None]:
+def only_in_place(sources: Iterable[Path], *, share_of: str = "") -> Iterator[None]:
     """Be the only job that replaces files of these sources, wherever it keeps its journal and its backups.
 
     What is locked are the folders themselves, so it does not matter by which path they are reached; and those above
     them, so a job over a part of a tree and one over the whole of it exclude each other. Where a file system does not
-    lock folders, such as NFS, nothing is excluded.
+    lock folders, such as NFS, nothing is excluded; where it does not lock ranges (macOS), shares are kept from jobs
+    that are not shared out, and not from each other.
 
     Parameters
     ----------
     sources : iterable of Path
         Files and folders.
-    shared : bool
-        It is one share of several, which may be at work side by side.
+    share_of : str
+        What only the shares of one job have in common, which may be at work side by side; empty for a whole job.
 
     Raises
     ------
@@ -101,13 +103,15 @@ def only_in_place(sources: Iterable[Path], *, shared: bool) -> Iterator[None]:
             if path == (path := os.path.dirname(path)):
                 break
             places = above
+    number = number_of(share_of)
     with contextlib.ExitStack() as stack:
         for identity in own.keys() | above.keys():
-            mode = fcntl.LOCK_EX if identity in own and not shared else fcntl.LOCK_SH
+            mode = fcntl.LOCK_EX if identity in own and not share_of else fcntl.LOCK_SH
             path = own.get(identity) or above[identity]
             # Who may not read a folder cannot lock it.
             with contextlib.suppress(OSError):
-                if not stack.enter_context(_locked(path, mode | fcntl.LOCK_NB, os.O_RDONLY)):
+                alone = stack.enter_context(_locked(path, mode | fcntl.LOCK_NB, os.O_RDONLY))
+                if not (alone and stack.enter_context(in_group(path, number, whole=identity in own))):
                     raise JobError(f"another gpuenc is replacing files in {path}", code="journal-in-use")
         yield
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BEGINNING = b'{"gpuenc_manifest": 1, '
 SHARD_FILES, SHARD_BYTES = 1024, 2 << 30
 # What of a job decides about its outputs; the rest belongs to the machine that runs it.
-_SWITCHES = ("keep_lossy", "whole_cells", "extended_offsets", "overwrite", "in_place")
+_SWITCHES = ("keep_lossy", "whole_cells", "keep_unsupported", "extended_offsets", "overwrite", "in_place")
 _KEPT = ("plugin", "verify", "verify_share", *_SWITCHES)
 
 
@@ -228,6 +228,7 @@ def _as_json(job: Job) -> dict[str, Any]:
 
 
 def _job_of(values: dict[str, Any]) -> Job:
+    values = {"keep_unsupported": False} | values  # manifests of earlier versions do not say it
     options, share = values["options"], values["verify_share"]
     if (
         not isinstance(values["sources"], list)

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpuenc.archive.addresses import is_remote
 from gpuenc.archive.job import run
+from gpuenc.archive.landing import Landing
 from gpuenc.archive.planner import found
 from gpuenc.archive.report import Record, Summary
 from gpuenc.archive.scan import COLLISION, Item
@@ -79,7 +81,7 @@ def plan(job: Job, stop: threading.Event, manifest: Writer | None = None, *, see
     collector = _Collector(random.Random(seed))
     items = found(job)
     if manifest:
-        items = _written(items, manifest)
+        items = _written(items, manifest, None if job.in_place or is_remote(job.destination) else Landing(job))
     collector.plan.summary = run(replace(job, dry_run=True, journal=None), collector, stop, items=items)
     if manifest and not collector.plan.summary.stopped:
         manifest.finish()
@@ -88,15 +90,13 @@ def plan(job: Job, stop: threading.Event, manifest: Writer | None = None, *, see
     return collector.plan
 
 
-def _written(items: Iterator[Item], manifest: Writer) -> Iterator[Item]:
+def _written(items: Iterator[Item], manifest: Writer, landing: Landing | None) -> Iterator[Item]:
     # Two sources of one place may fall to two shares, neither of which knows of the other: it is decided here.
     with closing(sqlite3.connect("")) as places:
         places.execute("CREATE TABLE taken (place BLOB PRIMARY KEY) WITHOUT ROWID")
         for item in items:
-            new = (
-                item.left_out
-                or places.execute("INSERT OR IGNORE INTO taken VALUES (?)", (os.fsencode(item.place),)).rowcount
-            )
+            place = os.fsencode(landing.of(item.place) if landing else item.place)
+            new = item.left_out or places.execute("INSERT OR IGNORE INTO taken VALUES (?)", (place,)).rowcount
             found = item if new else replace(item, left_out=COLLISION)
             stamp = None if found.left_out else found.stamp or Stamp.of_any(found.source_path)
             manifest.add(found, stamp.size_bytes if stamp else 0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gpuenc.archive.addresses import is_remote
 from gpuenc.archive.elsewhere import outputs_of, refused_elsewhere, stands_elsewhere
+from gpuenc.archive.landing import Landing, inside
 from gpuenc.archive.report import Record
 from gpuenc.archive.scan import COLLISION, LeftOut, scan
 
@@ -59,7 +60,9 @@ class Planner:
         self._job, self._journal, self._settled, self._earlier = job, journal, settled, earlier
         self._items: Iterator[Item] = iter(found(job) if items is None else items)
         self._elsewhere = job.is_elsewhere
-        self._own, self._inside = _Own(job.sources, job.destination), _Inside(job)
+        self._own = _Own(job.sources, job.destination)
+        # Sources that are replaced, and objects, are where their names say.
+        self._landing = None if job.in_place or is_remote(job.destination) else Landing(job)
         self.files = self.bytes_total = self.waiting = 0
         self.complete = False
 
@@ -70,8 +73,10 @@ class Planner:
         self.files += len(items)
         known = self._journal.earlier([item.place for item in items if not item.left_out])
         elsewhere = outputs_of(items, known) if self._elsewhere else None
+        landings = self._landings(items)
         planned: list[tuple[Item, int]] = []
         kept: list[Earlier] = []
+        kept_items: list[Item] = []
         for item in items:
             stamp = None if item.left_out or item.stamp else _stat(item.source_path)
             size_bytes = _taken_bytes(stamp) if stamp else item.stamp.size_bytes if item.stamp else 0
@@ -81,15 +86,18 @@ class Planner:
                 _unchanged(item, before, stamp) if elsewhere is None else stands_elsewhere(item, before, elsewhere)
             ):
                 kept.append(before)
-            elif refused := self._refused(item, before):
+                kept_items.append(item)
+            elif refused := self._refused(item, before, elsewhere_too=item.place in landings):
                 self._journal.settle(item, refused)
                 self._settled(refused)
             else:
                 planned.append((item, size_bytes))
-        self._journal.keep(before.number for before in kept)
+        self._journal.keep(
+            (before.number for before in kept), ((item.place, landings.get(item.place)) for item in kept_items)
+        )
         for before in kept:
             self._earlier(before)
-        taken = self._journal.plan(planned)
+        taken = self._journal.plan(planned, landings)
         self.waiting += len(planned) - len(taken)
         for item in taken:
             record = Record(
@@ -100,8 +108,15 @@ class Planner:
         if self.complete:
             self._journal.found_all()
 
-    def _refused(self, item: Item, before: Earlier | None) -> Record | None:
-        """Return the outcome of what needs no work."""
+    def _landings(self, items: Iterable[Item]) -> dict[str, str]:
+        """Return where outputs land that other paths lead to as well."""
+        if not self._landing:
+            return {}
+        of = {item.place: self._landing.of(item.place) for item in items if not item.left_out}
+        return {place: landing for place, landing in of.items() if place != landing}
+
+    def _refused(self, item: Item, before: Earlier | None, *, elsewhere_too: bool) -> Record | None:
+        """Return the outcome of what needs no work; `elsewhere_too`: other paths lead to its place as well."""
         source, run = item.name, self._journal.run
         if item.left_out:
             left = item.left_out
@@ -112,14 +127,16 @@ class Planner:
             return replace(refused, run=run)
         if is_remote(item.place):
             return None  # whoever writes it asks whether something is there
-        if item.place not in self._inside:
+        if self._landing and item.place not in self._landing:
             message = "its place is that of the journal, or a symbolic link leads from there out of the destination"
             return Record(source, "failed", reason="destination-unwritable", message=message, run=run)
         if os.path.lexists(item.place):
             if self._job.overwrite and item.place in self._own:
                 message = "its place in the destination is that of a source, and sources are never changed"
                 return Record(source, "failed", reason="destination-is-source", message=message, run=run)
-            if not self._job.overwrite and not (before and before.ours):
+            # What is there may be the output of another source, which is told when all of them are known.
+            perhaps_taken = elsewhere_too or self._journal.aliases.some
+            if not (self._job.overwrite or perhaps_taken or (before and before.ours)):
                 message = "the destination exists"
                 return Record(source, "skipped", reason="destination-exists", message=message, run=run)
         return None
@@ -181,29 +198,7 @@ class _Own:
         real = os.path.join(self._real_folder, name)
         for root in self._roots:
             # What lies in the output is no source of a folder around it; of one within it, it is.
-            is_output = _inside(self._output, root) and _inside(real, self._output)
-            if (real == root or _inside(real, root)) and not is_output:
+            is_output = inside(self._output, root) and inside(real, self._output)
+            if (real == root or inside(real, root)) and not is_output:
                 return True
         return False
-
-
-class _Inside:
-    """Whether an output lands inside the destination, whatever links are there, and not among the journal's files."""
-
-    def __init__(self, job: Job) -> None:
-        self._root = os.path.realpath(job.destination)
-        self._journal = os.path.realpath(job.journal.parent) if job.journal else ""
-        self._folder, self._answer = "", True
-
-    def __contains__(self, path: str) -> bool:
-        folder, _ = os.path.split(path)
-        if folder != self._folder:
-            real = os.path.realpath(folder)
-            inside = real == self._root or _inside(real, self._root)
-            outside_journal = real != self._journal and not (self._journal and _inside(real, self._journal))
-            self._folder, self._answer = folder, inside and outside_journal
-        return self._answer
-
-
-def _inside(path: str, folder: str) -> bool:
-    return path.startswith(folder.rstrip(os.sep) + os.sep)

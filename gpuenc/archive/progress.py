@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpuenc.archive.outcomes import State
+from gpuenc.archive.unverified import verification_text
 from gpuenc.archive.watcher import Watcher
 from gpuenc.errors import CODES
 
@@ -224,7 +225,9 @@ def summary_table(summary: Summary, far: str = "", *, dry_run: bool = False, tim
         sizes = f"{size_text(summary.bytes_in)} → {size_text(summary.bytes_out)}"
         table.add_row("encoded files", f"{sizes}, ratio {summary.ratio:.2f}")
         table.add_row("saved", _saved(summary))
-        table.add_row("verified", _verified(summary))
+        encoded = summary.files["encoded"]
+        said = verification_text(summary.verified_files, encoded, summary.unverified, summary.verify_sample)
+        table.add_row("verified", visible(said))
     working = sum(summary.stage_seconds.values())
     if working > 0 and summary.verified_files:
         share = summary.stage_seconds.get("verify", 0.0) / working
@@ -244,14 +247,6 @@ def summary_table(summary: Summary, far: str = "", *, dry_run: bool = False, tim
     rate = f", {summary.done / summary.seconds:.1f} files/s" if summary.seconds > 0 else ""
     table.add_row(time_of, f"{summary.seconds:.2f} s{rate}")
     return table
-
-
-def _verified(summary: Summary) -> str:
-    if not summary.verified_files and not summary.verify_sample:
-        return f"no: {summary.unverified}" if summary.unverified else "no"
-    found = f"{summary.verified_files} of {counted(summary.files['encoded'], 'file')}"
-    found += f" ({summary.verify_sample})" if summary.verify_sample else ""
-    return found + (", every sample compared" if summary.verified_files else "")
 
 
 def _saved(summary: Summary) -> str:

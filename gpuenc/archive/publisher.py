@@ -204,6 +204,7 @@ def _failed(record: Record, error: GpuencError | OSError) -> Record:
         bytes_out=0,
         pixel_bytes=0,
         verified=False,
+        unverified="",
         crc32=(),
         source_digest="",
         output_digest="",

@@ -56,6 +56,9 @@ class Record:
         Wall time spent on the file.
     verified : bool
         Every sample of the output was decoded again and compared.
+    unverified : {'', 'lossy', 'sample', 'none'}
+        Of an output that is not verified, why: its samples are others on purpose; it is not in the share of
+        `--verify sample`; `--verify none`.
     modality : str
         Modality (0008,0060) of the source.
     finished_s : float
@@ -63,7 +66,8 @@ class Record:
     worker : int
         Which worker process did it, counted from 1; 0 where none was needed.
     stage_seconds : dict of str to float
-        Time spent in each stage ("read", "encode", "verify", "write"), over all threads.
+        Time spent in each stage ("read", of compressed sources "decode", "encode", "verify", "write"), over all
+        threads. In records of earlier versions, "read" includes decoding.
     crc32 : tuple of str
         CRC-32 of the samples of each verified frame, 8 hexadecimal digits: samples interleaved, little endian, in
         cells of 8, 16 or 32 bits.
@@ -105,6 +109,7 @@ class Record:
     run: str = ""
     source_etag: str = ""
     output_etag: str = ""
+    unverified: str = ""
 
     def as_json(self) -> str:
         """Return the record as one line of JSON.
@@ -188,8 +193,10 @@ class Summary:
         Why no GPU was used although one could be, in a sentence.
     resumable : bool
         It can be gone on with.
-    unverified, verify_sample : str
-        Why no output is verified, as far as that is known; which share of them is, where not all are.
+    unverified : Counter
+        Encoded files whose samples were not all compared, by `Record.unverified`.
+    verify_sample : str
+        Which share of them is to be verified, such as ``"sample=1%"``, where not all are and that is known.
     """
 
     files: Counter[str] = field(default_factory=Counter)
@@ -209,7 +216,7 @@ class Summary:
     stopped: str = ""
     gpu_unused: str = ""
     resumable: bool = False
-    unverified: str = ""
+    unverified: Counter[str] = field(default_factory=Counter)
     verify_sample: str = ""
 
     def add(self, record: Record | Earlier) -> None:
@@ -226,6 +233,8 @@ class Summary:
         self.frames += record.frames
         self.pixel_bytes += record.pixel_bytes
         self.verified_files += record.verified
+        if record.unverified:
+            self.unverified[record.unverified] += 1
         if record.status == "encoded":
             self.bytes_in += record.bytes_in
             self.bytes_out += record.bytes_out

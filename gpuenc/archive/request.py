@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from gpuenc.archive.addresses import is_remote, text_of
 from gpuenc.archive.budget import ByteBudget, default_bytes
+from gpuenc.syntaxes import TABLE, find
 from gpuenc.targets import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gpuenc.errors import GpuencError
     from gpuenc.plugins import Plugin
     from gpuenc.verification import Verify
+
+_NAMES = frozenset(syntax.name for syntax in TABLE)
+# What is not wrong with a file, but cannot be encoded: the target does not hold such an image, or nothing reads it.
+UNSUPPORTED = frozenset({"format-not-allowed", "unknown-syntax"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,9 @@ class Job:
         Copy files that are lossy already instead of encoding them again.
     whole_cells : bool
         Encode files with samples outside Bits Stored at the precision of Bits Allocated, instead of copying them.
+    keep_unsupported : bool
+        Copy files byte for byte whose format the target does not take, or whose transfer syntax cannot be read, instead
+        of having them fail.
     extended_offsets, overwrite, dry_run : bool
         Always write an Extended Offset Table; replace outputs; read headers only and write nothing.
     report : Path, optional
@@ -111,6 +124,7 @@ class Job:
     verify_share: float = 1.0
     keep_lossy: bool = True
     whole_cells: bool = False
+    keep_unsupported: bool = False
     extended_offsets: bool = False
     overwrite: bool = False
     dry_run: bool = False
@@ -134,6 +148,14 @@ class Job:
         """Whether a source or the destination is no place of this machine."""
         return is_remote(self.destination) or any(map(is_remote, self.sources))
 
+    def chooses(self, path: str) -> bool:
+        """Whether a file is among those that are verified, where not all are."""
+        return self.verify_share >= 1 or zlib.crc32(os.fsencode(path)) < self.verify_share * (1 << 32)
+
+    def keeps(self, code: str) -> bool:
+        """Whether a file that cannot be encoded, with this code, is copied instead of failing."""
+        return self.keep_unsupported and code in UNSUPPORTED
+
     def absolute(self) -> Self:
         """Return the same job with paths that mean the same wherever it is resumed."""
         return replace(
@@ -155,11 +177,63 @@ class Job:
             "--verify": self.verify if self.verify_share >= 1 else f"sample={self.verify_share:.6%}",
             "--lossy-sources": "keep" if self.keep_lossy else "encode",
             "--out-of-range": "whole-cells" if self.whole_cells else "keep",
+            "--unsupported": "keep" if self.keep_unsupported else "fail",
             "--extended-offsets": str(self.extended_offsets),
             "--in-place": str(self.in_place),
         } | ({"--manifest": self.manifest} if self.manifest else {})
         # Paths may hold bytes that are no text.
         return {name: value.encode("utf-8", "backslashreplace").decode() for name, value in found.items()}
+
+
+def failure_text(error: GpuencError) -> str:
+    """Return why a file fails, in one line, and which option would have it copied."""
+    advice = "or have such files copied as they are with --unsupported keep" if error.code in UNSUPPORTED else ""
+    return "; ".join(filter(None, (" ".join(str(error).split()), advice)))
+
+
+# What journals of earlier versions do not say, since there was nothing to choose.
+_ALWAYS_BEFORE = {"--unsupported": "fail"}
+
+
+def asked_otherwise(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Return in the words of the command line what a job was asked for and one that goes on with it is not.
+
+    Parameters
+    ----------
+    before, now : mapping of str to str
+        `Job.about` of the two; of the earlier one perhaps by an earlier version.
+    """
+    for name, value in now.items():
+        earlier = before.get(name, _ALWAYS_BEFORE.get(name, ""))
+        if earlier != value:
+            said = _said(name, earlier, value)
+            return f"the job to resume was asked for {said}: go on with that, or choose another output"
+    return ""
+
+
+def _said(name: str, earlier: str, now: str) -> str:
+    if name == "--manifest":
+        return "what another manifest says" if earlier else "no --manifest"
+    if name == "target":
+        return f"{_as_options(earlier)}, not {_as_options(now)}"
+    if {earlier, now} <= {"True", "False"}:
+        return f"with {name}, not without it" if earlier == "True" else f"without {name}, not with it"
+    if not earlier or not now:  # a plug-in, which need not be chosen
+        return f"{name} {earlier}, not without it" if earlier else f"no {name}, not {now}"
+    return f"{name} {earlier}, not {now}"
+
+
+def _as_options(described: str) -> str:
+    """Return what `_described` says as options: ``"--to jpeg2000 --psnr 40"``."""
+    name, _, rest = described.partition(" ")
+    options = [f"--to {name}"]
+    for option, value in re.findall(r"(\w+)=(\([^)]*\)|\S+)", rest):
+        if option != "lossless":
+            numbers = [f"{float(number):g}" for number in re.findall(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?", value)]
+            options.append(f"--{option} {' '.join(numbers)}")
+        elif name in _NAMES and find(name).loss == "option":  # others are lossless without being asked
+            options.append("--lossless")
+    return " ".join(options)
 
 
 def _absolute(path: Path) -> Path:

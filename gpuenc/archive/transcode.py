@@ -7,7 +7,6 @@ import errno
 import logging
 import os
 import time
-import zlib
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,13 +17,15 @@ from gpuenc.archive.budget import PEAK_FACTOR
 from gpuenc.archive.folders import demand_same, make_output_folder
 from gpuenc.archive.recovery import replaced_before, why_left
 from gpuenc.archive.report import Record, Status
-from gpuenc.archive.request import Job
+from gpuenc.archive.request import Job, failure_text
 from gpuenc.archive.stamp import Stamp
-from gpuenc.archive.tally import Tally
+from gpuenc.archive.tally import Tally, timed_decoder
+from gpuenc.archive.unverified import why_unverified
 from gpuenc.coding import coding
-from gpuenc.dicom.atomic import DISK_FULL, copy_file
+from gpuenc.dicom.atomic import DISK_FULL
 from gpuenc.dicom.attributes import changes, moves_overlays, with_ratio
 from gpuenc.dicom.cells import encoded_format
+from gpuenc.dicom.copies import copy_file
 from gpuenc.dicom.decoding import frame_decoder
 from gpuenc.dicom.description import modality_of
 from gpuenc.dicom.digests import file_digest, xxh3_128
@@ -173,14 +174,17 @@ def _transcode(work: _Work) -> Record:
     except SourceError as error:
         if error.code == "not-dicom":
             return _record(work, "skipped", error.code, str(error))
-        if error.code in _COPIED_CODES:
+        if error.code in _COPIED_CODES or job.keeps(error.code):
             return _copied(work, error.code, str(error))
         raise
     with source:
         try:
             record = _outcome(source, work)
         except GpuencError as error:
-            record = _failed(work, error, source.syntax)
+            if job.keeps(error.code):
+                record = _copied(work, error.code, " ".join(str(error).split()), source.syntax)
+            else:
+                record = _failed(work, error, source.syntax)
         return record.but(modality=modality_of(source.attributes))
 
 
@@ -289,6 +293,7 @@ def _written(
         with tally.timed("write"), contextlib.nullcontext() if work.defer else inplace.kept(item, job):
             like = item.source_path if job.in_place else None
             summary = output.finish(final, trailer(source), like=like, check=work.demand_unchanged)
+    verified = tally.verified == source.number_of_frames
     return _record(
         work,
         "encoded",
@@ -302,7 +307,8 @@ def _written(
         source_digest=source_digest,
         output_digest=summary.digest,
         pixel_bytes=source.native_bytes,
-        verified=tally.verified == source.number_of_frames,
+        verified=verified,
+        unverified="" if verified else why_unverified(job, lossless=wanted.lossless),
         crc32=tuple(tally.crc32),
         stage_seconds=tally.stages(time.perf_counter() - begun),
     )
@@ -329,22 +335,17 @@ def _results(
     decode = frame_decoder()
     frames = source.frames(expand=wanted.expand)
     if overlays:
-        frames = overlays.watch(frames, decode)
+        frames = overlays.watch(frames, timed_decoder(decode, seconds))
     return engine.encode_frames(
         frames,
         target,
         job.plugins or chain(target.syntax, job.plugin, device=job.device, device_memory_bytes=job.device_memory_bytes),
         threads=job.lanes if source.native_bytes >= _SPREAD_BYTES else 1,
         memory_bytes=memory_bytes,
-        verify=job.verify if _is_chosen(source.path, job.verify_share) else "none",
+        verify=job.verify if job.chooses(source.path) else "none",
         decode=decode,
         seconds=seconds,
     )
-
-
-def _is_chosen(path: str, share: float) -> bool:
-    """Whether a file is among those that are verified, where not all are."""
-    return share >= 1 or zlib.crc32(os.fsencode(path)) < share * (1 << 32)
 
 
 def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Record:
@@ -383,8 +384,7 @@ def _copied(work: _Work, code: str, message: str, source_syntax: str = "") -> Re
 
 
 def _failed(work: _Work, error: GpuencError, source_syntax: str = "") -> Record:
-    message = " ".join(str(error).split())
-    return _record(work, "failed", error.code, message, source_syntax=source_syntax)
+    return _record(work, "failed", error.code, failure_text(error), source_syntax=source_syntax)
 
 
 def _record(work: _Work, status: Status, reason: str = "", message: str = "", **more: Any) -> Record:

@@ -71,6 +71,11 @@ def verify(
     return check_all(items, work, watcher, extras=extras, jobs=jobs, stop=stop)
 
 
+def _own_output(paths: Sequence[Path]) -> Path:
+    """Return where the first of several sources has its output, if the last of the paths is that of all."""
+    return paths[-1] / paths[0].name
+
+
 def unfit(paths: Sequence[Path], record: Path | None = None) -> str:
     """Return why these cannot be verified, in one line that begins with "no such" where something is not there.
 
@@ -83,8 +88,14 @@ def unfit(paths: Sequence[Path], record: Path | None = None) -> str:
     """
     wanted = 1 if record else 2
     if len(paths) != wanted:
-        which = "the output alone" if record else "a source and an output"
-        return f"{len(paths)} paths were given, where {which} is wanted"
+        if record:
+            return f"{len(paths)} paths were given: with --record, name the output alone"
+        if len(paths) == 1:
+            return "one path was given: name the source, then its output; or the output with --record REPORT"
+        return (
+            f"{len(paths)} paths were given: name one source and its output. A job of several sources has a folder of "
+            f"its own for each: `gpuenc verify {paths[0]} {_own_output(paths)}`, then the next"
+        )
     if record and record.is_dir():
         return f"{record} is a folder and no report"
     for path in (*paths, *([record] if record else [])):

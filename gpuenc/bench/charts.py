@@ -17,8 +17,8 @@ WHY_NONE = "charts are drawn with matplotlib: pip install 'gpuenc[bench]'"
 # Okabe and Ito's colours, which people with colour blindness can tell apart.
 _CPU, _GPU = "#0072b2", "#d55e00"
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b7280", "#000000")
-_STAGES = {"read": 6, "upload": 5, "kernels": 2, "compress": 0, "encode": 0, "verify": 1, "check": 1, "download": 4,
-           "write": 3}  # fmt: skip
+_STAGES = {"read": 6, "decode": 7, "upload": 5, "kernels": 2, "compress": 0, "encode": 0, "verify": 1, "check": 1,
+           "download": 4, "write": 3}  # fmt: skip
 _LOOK = {
     "svg.hashsalt": "gpuenc", "svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif",
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.grid": True,

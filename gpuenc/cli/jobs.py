@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, cast
 
-from gpuenc.cli.options import LossySources, OutOfRange
+from gpuenc.cli.options import LossySources, OutOfRange, Unsupported
 from gpuenc.cli.terminal import Exit, errors, give_up
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def job_of(
     verify: str,
     lossy_sources: LossySources,
     out_of_range: OutOfRange,
+    unsupported: Unsupported,
     extended_offsets: bool,
     overwrite: bool,
     in_place: bool,
@@ -88,6 +89,7 @@ def job_of(
         verify_share=verify_share,
         keep_lossy=lossy_sources is LossySources.KEEP,
         whole_cells=out_of_range is OutOfRange.WHOLE_CELLS,
+        keep_unsupported=unsupported is Unsupported.KEEP,
         extended_offsets=extended_offsets,
         overwrite=overwrite,
         in_place=in_place,

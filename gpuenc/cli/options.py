@@ -23,6 +23,13 @@ class OutOfRange(StrEnum):
     WHOLE_CELLS = "whole-cells"
 
 
+class Unsupported(StrEnum):
+    """What happens to files that cannot be encoded although nothing is wrong with them."""
+
+    FAIL = "fail"
+    KEEP = "keep"
+
+
 class Durability(StrEnum):
     """When an output counts as done."""
 
@@ -150,6 +157,13 @@ WithLossySources = Annotated[
 WithOutOfRange = Annotated[
     OutOfRange,
     typer.Option("--out-of-range", help="Samples outside Bits Stored: copy the file, or encode all bits of each cell."),
+]
+WithUnsupported = Annotated[
+    Unsupported,
+    typer.Option(
+        "--unsupported",
+        help="Formats that the target does not take, and transfer syntaxes that nothing reads: fail, or copy the file.",
+    ),
 ]
 ExtendedOffsets = Annotated[bool, typer.Option("--extended-offsets", help="Always an Extended Offset Table.")]
 Memory = Annotated[

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from gpuenc.cli import options as given
 from gpuenc.cli.jobs import demand_job, job_of, output_of, target_of, with_resources
-from gpuenc.cli.options import LossySources, OutOfRange
+from gpuenc.cli.options import LossySources, OutOfRange, Unsupported
 from gpuenc.cli.terminal import Exit, give_up, show, stop_on_signals, told
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def plan(
     verify: given.WhatToVerify = "all",
     lossy_sources: given.WithLossySources = LossySources.KEEP,
     out_of_range: given.WithOutOfRange = OutOfRange.KEEP,
+    unsupported: given.WithUnsupported = Unsupported.FAIL,
     extended_offsets: given.ExtendedOffsets = False,
     overwrite: given.Overwrite = False,
     in_place: given.InPlace = False,
@@ -59,6 +60,7 @@ def plan(
             verify=verify,
             lossy_sources=lossy_sources,
             out_of_range=out_of_range,
+            unsupported=unsupported,
             extended_offsets=extended_offsets,
             overwrite=overwrite,
             in_place=in_place,

@@ -19,7 +19,7 @@ from gpuenc.cli.jobs import (
     target_of,
     with_resources,
 )
-from gpuenc.cli.options import Durability, LossySources, OutOfRange
+from gpuenc.cli.options import Durability, LossySources, OutOfRange, Unsupported
 from gpuenc.cli.terminal import Exit, console, errors, give_up, stop_on_signals, told
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _OF_MANIFEST = (
         "verify",
         "lossy_sources",
     ),
-    *("out_of_range", "extended_offsets", "overwrite", "in_place", "backup", "no_backup"),
+    *("out_of_range", "unsupported", "extended_offsets", "overwrite", "in_place", "backup", "no_backup"),
 )
 
 
@@ -74,6 +74,7 @@ def transcode(
     verify: given.WhatToVerify = "all",
     lossy_sources: given.WithLossySources = LossySources.KEEP,
     out_of_range: given.WithOutOfRange = OutOfRange.KEEP,
+    unsupported: given.WithUnsupported = Unsupported.FAIL,
     extended_offsets: given.ExtendedOffsets = False,
     memory: given.Memory = 0,
     durability: given.WithDurability = Durability.FILE,
@@ -111,6 +112,7 @@ def transcode(
                 verify=verify,
                 lossy_sources=lossy_sources,
                 out_of_range=out_of_range,
+                unsupported=unsupported,
                 extended_offsets=extended_offsets,
                 overwrite=overwrite,
                 in_place=in_place,

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Self
 
-from gpuenc.dicom.digests import PIECE_BYTES, file_digest, xxh3_128
 from gpuenc.dicom.flushing import sync_folder, unflushed
-from gpuenc.dicom.regular import regular
 from gpuenc.errors import DestinationError
 
 if TYPE_CHECKING:
@@ -35,18 +33,6 @@ _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLIN
 # Where a system says under which name an open file is known now.
 _HANDLES = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else ""
 _UMASK_LOCK = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """What was copied: the file's size, its XXH3-128 as 32 hexadecimal digits, the same for both files, and a note.
-
-    The note is that of `AtomicFile`.
-    """
-
-    bytes_written: int
-    digest: str
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +161,11 @@ class AtomicFile:
             if self._temporary != old_name:
                 old.close()
                 os.unlink(old_name)
+
+    def skip(self, count: int) -> None:
+        """Go on behind so many zeros without writing them: the file has a hole there, or its end."""
+        self.file.seek(count, os.SEEK_CUR)
+        self.file.truncate()
 
     def flushed(self) -> str:
         """Hand everything to the system; return the temporary file's name, for it to be read again."""
@@ -322,55 +313,6 @@ def _make_alike(file: int, like: str | os.PathLike[str]) -> None:
     with contextlib.suppress(OSError):  # only root gives files away; and a mode without its owner opens no more
         os.fchown(file, found.st_uid, found.st_gid)
     os.fchmod(file, found.st_mode & 0o777)
-
-
-def copy_file(
-    source: str | os.PathLike[str],
-    destination: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    fsync: bool = True,
-    defer: Callable[[Unnamed], None] | None = None,
-    token: str = "",
-    check: Callable[[], None] | None = None,
-) -> Copy:
-    """Copy a file byte for byte, as atomically as any output, and read the copy back before it gets its name.
-
-    Parameters
-    ----------
-    source, destination, overwrite, fsync, defer, token
-        As for `AtomicFile`.
-    check : callable, optional
-        Called after each piece is read, and once at the end of the source; what it raises ends the copy, and nothing
-        is left of it.
-
-    Raises
-    ------
-    DestinationError
-        ``destination-exists``, ``destination-unwritable`` or ``disk-full``; ``read-back-mismatch``: what lies in the
-        copy is not what was read from the source.
-    OSError
-        The source cannot be read.
-    """
-    digest = xxh3_128()
-    with (
-        open(source, "rb", buffering=0, opener=regular) as reader,
-        AtomicFile(destination, overwrite=overwrite, fsync=fsync, defer=defer, token=token) as out,
-    ):
-        piece = b"-"
-        while piece:
-            piece = reader.read(PIECE_BYTES)
-            if check:
-                check()
-            digest.update(piece)
-            with out.errors():
-                out.file.write(piece)
-        written = out.flushed()
-        with out.errors():
-            copied = file_digest(written, check=check)
-        if copied != digest.hexdigest():
-            raise DestinationError("the copy is not what was read from the source", code="read-back-mismatch")
-        return Copy(out.publish(), copied, out.note)
 
 
 def _rename_to_new(temporary: str, path: str) -> None:

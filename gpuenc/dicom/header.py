@@ -38,6 +38,8 @@ META_LENGTH, MEDIA_SOP_CLASS, MEDIA_SOP_INSTANCE, TRANSFER_SYNTAX = 0x00020000, 
 _LENGTHS_OF_PIXELS = (0x00080001, 0x7FE00000)
 # What follows Pixel Data is in memory, several times over, while it is transcribed.
 MAX_TRAILER_BYTES = 64 << 20
+# Where it need not be, every byte still has to be read and digested, and holes in a file can claim any number of them.
+MAX_COPIED_TRAILER_BYTES = 64 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,7 @@ def header(source: DicomFile, found: Changes, syntax: str) -> Header:
     ------
     SourceError
         ``corrupt-header``: an implicit or big-endian header cannot be transcribed, or an element that has to precede
-        Pixel Data follows it. ``too-large``: so much follows the Pixel Data of such a file that `trailer` would
-        refuse it.
+        Pixel Data follows it. ``too-large``: so much follows Pixel Data that `trailer` would refuse it.
     """
     _check_trailer(source)
     patches: dict[int, bytes] = dict.fromkeys((*found.delete, *_LENGTHS_OF_PIXELS), b"")
@@ -128,7 +129,7 @@ def trailer(source: DicomFile) -> Iterator[bytes]:
     ------
     SourceError
         ``corrupt-header``: an implicit or big-endian trailer cannot be transcribed. ``too-large``: it is larger than
-        `MAX_TRAILER_BYTES`.
+        `MAX_TRAILER_BYTES`, or any other than `MAX_COPIED_TRAILER_BYTES`.
     """
     _check_trailer(source)
     if not (source.implicit or source.big_endian):
@@ -145,6 +146,10 @@ def _check_trailer(source: DicomFile) -> None:
             f"{source.trailer_bytes} bytes follow Pixel Data, and only {MAX_TRAILER_BYTES} can be transcribed to "
             "Explicit VR Little Endian",
             code="too-large",
+        )
+    if source.trailer_bytes > MAX_COPIED_TRAILER_BYTES:
+        raise SourceError(
+            f"{source.trailer_bytes} bytes follow Pixel Data, more than {MAX_COPIED_TRAILER_BYTES}", code="too-large"
         )
     source.demand_described_once()
 

@@ -22,6 +22,7 @@ from pydicom.uid import UID
 from gpuenc import syntaxes
 from gpuenc.dicom import description
 from gpuenc.dicom.elements import ITEM, ITEM_END, PIXEL_DATA, SEQUENCE_END, Element, Window, name, walk
+from gpuenc.dicom.holes import pieces
 from gpuenc.dicom.memory import DatasetSource, frames_of
 from gpuenc.dicom.pixels import (
     COMPRESSED_UIDS,
@@ -169,15 +170,8 @@ class DicomFile(PixelSource):
         return dataset
 
     def trailer(self) -> Iterator[bytes]:
-        """Yield what follows Pixel Data, in pieces."""
-        at = self._fragments.end if self.compressed else self._pixels.end
-        while at < self._size:
-            self._file.seek(at)
-            piece = self._file.read(min(_COPY_BYTES, self._size - at))
-            if not piece:
-                return
-            at += len(piece)
-            yield piece
+        """Yield what follows Pixel Data, in pieces; zeros of a file that has holes as `Hole`."""
+        return pieces(self._file, self._fragments.end if self.compressed else self._pixels.end, self._size)
 
     def demand_described_once(self) -> None:
         """Check that nothing behind Pixel Data says again what the pixels are, or has others.

@@ -17,6 +17,7 @@ from pydicom import encaps
 from gpuenc.codestream import pad_even
 from gpuenc.dicom.atomic import AtomicFile
 from gpuenc.dicom.fragments import MAX_BASIC_OFFSET, Encapsulated, Native
+from gpuenc.dicom.holes import Hole
 from gpuenc.dicom.pixels import DEFLATED
 from gpuenc.dicom.readback import Intended
 from gpuenc.errors import DestinationError
@@ -211,7 +212,10 @@ class OutputFile:
             self._intended.add_native(end)
         for piece in trailer:
             with self._out.errors():
-                self._write(piece)
+                if isinstance(piece, Hole) and not self._deflate:
+                    self._out.skip(len(piece))
+                else:
+                    self._write(piece)
             self._intended.add_trailer(piece)
         with self._out.errors():
             if self._deflate:

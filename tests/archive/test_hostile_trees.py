@@ -18,7 +18,7 @@ from gpuenc.archive.folders import identity, make_folders, make_output_folder
 from gpuenc.archive.job import run
 from gpuenc.archive.journal import Journal, place_of
 from gpuenc.archive.request import Job
-from gpuenc.dicom import atomic, source
+from gpuenc.dicom import copies, source
 from gpuenc.errors import DestinationError
 from gpuenc.syntaxes import find
 from gpuenc.targets import target
@@ -267,7 +267,7 @@ def test_a_disk_that_cannot_read_on(tmp_path, monkeypatch, kind, at):
         return right(path, mode, *args, opener=opener, **options)
 
     monkeypatch.setattr(source, "open", opened, raising=False)
-    monkeypatch.setattr(atomic, "open", opened, raising=False)
+    monkeypatch.setattr(copies, "open", opened, raising=False)
     [record] = transcode(tmp_path / "in", tmp_path / "out", "rle")
     assert (record.status, record.reason) == ("failed", "unreadable-source")
     assert os.strerror(errno.EIO) in record.message

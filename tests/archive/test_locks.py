@@ -199,23 +199,23 @@ def test_one_job_replaces_files_of_a_tree(tmp_path, first, second, both):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "tree" / "file").write_bytes(b"")
     (tmp_path / "link").symlink_to(tmp_path / "tree")
-    with only_in_place([tmp_path / first], shared=False):
+    with only_in_place([tmp_path / first]):
         # The file that was locked is another one afterwards.
         os.replace(tmp_path / "tree" / "file", tmp_path / "tree" / "file2")
         (tmp_path / "tree" / "file").write_bytes(b"")
         if both:
-            with only_in_place([tmp_path / second], shared=False):
+            with only_in_place([tmp_path / second]):
                 return
-        other = only_in_place([tmp_path / second], shared=False)
+        other = only_in_place([tmp_path / second])
         with pytest.raises(JobError, match="replacing files in") as caught, other:
             pass
         assert caught.value.code == "journal-in-use"
-    with only_in_place([tmp_path / second], shared=False):
+    with only_in_place([tmp_path / second]):
         pass
 
 
 def test_shares_replace_files_side_by_side_and_with_nobody_else(tmp_path):
-    one, two, whole = (only_in_place([tmp_path], shared=shared) for shared in (True, True, False))
+    one, two, whole = (only_in_place([tmp_path], share_of=job) for job in ("a", "a", ""))
     with one, two, pytest.raises(JobError), whole:
         pass
 

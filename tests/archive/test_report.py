@@ -37,6 +37,7 @@ FULL = Record(
     run="0123456789ab-2",
     source_etag="a-2",
     output_etag="b",
+    unverified="none",
 )
 
 

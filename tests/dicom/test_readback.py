@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from gpuenc.coding import coding
 from gpuenc.dicom import readback
-from gpuenc.dicom.atomic import AtomicFile, copy_file
+from gpuenc.dicom.atomic import AtomicFile
+from gpuenc.dicom.copies import copy_file
 from gpuenc.dicom.digests import PIECE_BYTES, file_digest
 from gpuenc.dicom.fragments import Encapsulated
 from gpuenc.dicom.header import Header

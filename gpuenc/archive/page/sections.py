@@ -24,6 +24,7 @@ from gpuenc.archive.page.markup import (
 from gpuenc.archive.page.tally import RATIO_EDGES, SECONDS_EDGES
 from gpuenc.archive.progress import counted, size_text
 from gpuenc.archive.report import STATUSES
+from gpuenc.archive.unverified import verification_text
 from gpuenc.errors import CODES
 
 if TYPE_CHECKING:
@@ -112,9 +113,8 @@ def _totals(tally: Tally) -> Iterator[str]:
     yield _tile("Frames", whole(total.frames), f"{size_text(total.pixel_bytes)} of pixels")
     files = encoded.files["encoded"]
     if files:
-        told = "every sample decoded and compared"
-        share = "all" if tally.verified_files == files else percent_text(tally.verified_files / files)
-        yield _tile("Verified", whole(tally.verified_files), f"{share}; {told}" if tally.verified_files else "none")
+        told = verification_text(tally.verified_files, files, tally.unverified)
+        yield _tile("Verified", whole(tally.verified_files), "none" if told == "no" else told)
     seconds = tally.timeline.seconds
     if seconds:
         yield _tile("Time", duration(seconds), f"{duration_text(total.seconds)} of work on files")

@@ -154,6 +154,7 @@ class Tally:
         self.total = Share()
         self.statuses: dict[Status, Share] = {status: Share() for status in STATUSES}
         self.verified_files = 0
+        self.unverified: Counter[str] = Counter()
         self.reasons: Counter[tuple[str, str]] = Counter()
         self.plugins: Counter[str] = Counter()
         self.fallbacks: Counter[str] = Counter()
@@ -188,6 +189,8 @@ class Tally:
         self.statuses[record.status].add(record)
         self.timeline.add(record)
         self.verified_files += record.verified and record.status == "encoded"
+        if record.unverified:
+            self.unverified[_bounded(record.unverified, self.unverified)] += 1
         self.seconds[max(0, bisect_right(SECONDS_EDGES, record.seconds) - 1)] += 1
         if record.reason:
             reasons = (record.status, _bounded(record.reason, {code for _, code in self.reasons}))
