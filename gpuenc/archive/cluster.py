@@ -266,7 +266,7 @@ def _gpus(job: Job) -> list[str]:
 _SESSIONS: dict[str, tuple[str, Session]] = {}
 
 
-def join(topic: str, number: int, job: Job, mark: Path) -> Admission:
+def join(topic: str, number: int, job: Job, mark: Path | None) -> Admission:
     """Have this worker be part of a job, for as long as whoever runs it keeps the result of this task."""
     refused = why_unreachable(job, mark)
     if refused:
@@ -281,7 +281,7 @@ def join(topic: str, number: int, job: Job, mark: Path) -> Admission:
     def tell(done: int, shards: int) -> None:
         worker.log_event(topic, {"worker": number, "done": done, "shards": shards})
 
-    means = Means(worker.state.nthreads, worker.memory_manager.memory_limit or 0)
+    means = Means(worker.state.nthreads, worker.memory_manager.memory_limit or 0, worker.local_directory)
     session = Session(job, means, held, tell, has_gpu=_GPU in worker.state.total_resources)
     admission = session.begin()
     if not admission.refused:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gpuenc._version import __version__
+from gpuenc.archive.addresses import is_remote
 from gpuenc.archive.cluster import Dask, WorkerGone, do, join
 from gpuenc.archive.leftovers import remove_leftovers, token_of_worker
 from gpuenc.archive.progress import counted
@@ -333,15 +334,17 @@ class Members:
                 args = (member.admission.name, shard.number, packed(shard.tasks))
                 member.work[shard.number] = shard, self._submit(then, key, member, do, *args)
 
-    def _marked(self) -> Path:
+    def _marked(self) -> Path | None:
         """Return a file in the destination, or where it will be made, by which workers know that it is the same.
+
+        An address is the same everywhere.
 
         Raises
         ------
         JobError
             ``destination-unwritable``.
         """
-        if self._mark is None:
+        if self._mark is None and not is_remote(self._job.destination):
             journal = self._job.journal
             folder = journal.parent if journal and journal.parent.exists() else self._job.destination
             while not folder.exists() and folder != folder.parent:

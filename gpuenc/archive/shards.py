@@ -141,7 +141,7 @@ class Shards:
 
     def _given_up(self, task: Task) -> Record:
         return Record(
-            str(task.item.source),
+            task.item.name,
             "failed",
             reason="worker-crashed",
             message="each worker of the cluster that worked on it was lost",
@@ -162,7 +162,15 @@ def packed(tasks: Iterable[Task]) -> bytes:
     Which folder the destination is, each machine knows itself (`archive/session.py`).
     """
     values = [
-        (task.number, task.item.source_path, task.item.place, task.item.replaces, task.size_bytes) for task in tasks
+        (
+            task.number,
+            task.item.source_path,
+            task.item.place,
+            task.item.replaces,
+            task.item.made_before,
+            task.size_bytes,
+        )
+        for task in tasks
     ]
     return zlib.compress(pickle.dumps(values), 1)
 
@@ -170,8 +178,8 @@ def packed(tasks: Iterable[Task]) -> bytes:
 def unpacked(data: bytes) -> list[Task]:
     """Return what `packed` was given."""
     return [
-        Task(number, Item(source, place, replaces=replaces), size_bytes)
-        for number, source, place, replaces, size_bytes in pickle.loads(zlib.decompress(data))
+        Task(number, Item(source, place, replaces=replaces, made_before=made_before), size_bytes)
+        for number, source, place, replaces, made_before, size_bytes in pickle.loads(zlib.decompress(data))
     ]
 
 
