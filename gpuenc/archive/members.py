@@ -1,13 +1,13 @@
 """A pool of a cluster's workers: shards of files to whoever has none, one job on as many machines as there are.
 
 Each shard goes to one worker, and to another one only once that worker is gone or silent. What comes back late from
-such a worker is ignored, and its session gives up what it does once nobody holds on to it (`archive/session.py`).
+such a worker is ignored, and its session gives up what it does once nobody holds on to it (`archive/session.py`). So it
+is with all workers where the scheduler is lost and comes back.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import time
 from dataclasses import dataclass, field, replace
@@ -15,18 +15,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gpuenc._version import __version__
-from gpuenc.archive.addresses import is_remote
-from gpuenc.archive.cluster import Dask, WorkerGone, do, join
+from gpuenc.archive.cluster import BACK_S, Dask, WorkerGone, do, join
 from gpuenc.archive.leftovers import remove_leftovers, token_of_worker
+from gpuenc.archive.marks import Mark
 from gpuenc.archive.progress import counted
 from gpuenc.archive.session import Admission
 from gpuenc.archive.shards import AFTER_S, SHARDS_PER_WORKER, Shard, Shards, packed, unpacked_outcomes, window_files
-from gpuenc.dicom.atomic import TEMPORARY_SUFFIX
 from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from gpuenc.archive.pool import Task
     from gpuenc.archive.report import Record
@@ -92,7 +90,7 @@ class Members:
                 "--durability shard is for one machine: a cluster's workers flush each file", code="invalid-option"
             )
         self._job, self._tell = job, tell
-        self._silent_s, self._workers_s = silent_s, workers_s
+        self._silent_s, self._workers_s, self._after_s = silent_s, workers_s, after_s
         self._shards = Shards(job.target.syntax.uid, after_s=after_s)
         self._members: dict[str, _Member] = {}
         self._joined = self._lost = self._lost_in_a_row = 0
@@ -101,7 +99,7 @@ class Members:
         self._happened: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._outcomes: list[tuple[int, Record]] = []
         self._stopped = False
-        self._mark: Path | None = None
+        self._mark = Mark(job)
         self.gpu_unused = ""
         self.unnamed: dict[int, Unnamed] = {}
         self.dropped: set[int] = set()
@@ -109,6 +107,9 @@ class Members:
         self._left: list[tuple[Shard, int]] = []
         self._dask = Dask(job, self._happened, self._heard)
         self._alone_s = time.monotonic()
+        # Since when there is no scheduler, and until when nothing is handed out that others may have had.
+        self._away_s: float | None = None
+        self._rest_until_s = 0.0
 
     @property
     def room(self) -> int:
@@ -153,7 +154,8 @@ class Members:
         Raises
         ------
         JobError
-            ``cluster-lost``: the scheduler is gone; ``workers-failed``: the workers are, or one after the other.
+            ``cluster-lost``: the scheduler is gone and has not come back; ``workers-failed``: the workers are, or one
+            after the other.
         """
         self._step(0.0 if self._outcomes else min(timeout_s, _WAIT_S))
         outcomes, self._outcomes = self._outcomes, []
@@ -167,7 +169,7 @@ class Members:
 
     def close(self) -> None:
         """Give up what is in work, and leave the cluster as it was; a local one ends."""
-        self._drop_mark()
+        self._mark.remove()
         self._then.clear()
         self._dask.close()
         while self._left:
@@ -177,6 +179,10 @@ class Members:
 
     def states(self) -> list[str]:
         """Return a line on the cluster, and one on each worker."""
+        if self._away_s is not None:
+            return [
+                f"cluster: no scheduler for {time.monotonic() - self._away_s:.0f} s; {self._shards.files} files wait"
+            ]
         ready = self._ready
         unfit = sum(bool(member.unfit) for member in self._members.values())
         others = {"joining": len(self._members) - len(ready) - unfit, "no use": unfit, "lost": self._lost}
@@ -193,6 +199,38 @@ class Members:
         return [member for member in self._members.values() if member.admission and not member.unfit]
 
     def _step(self, timeout_s: float) -> None:
+        """Do what there is to do, or wait for so long; while the scheduler is away, for it to come back."""
+        if self._away_s is not None and not self._is_back(timeout_s):
+            return
+        try:
+            self._go_on(timeout_s)
+        except JobError as error:
+            if error.code != "cluster-lost" or self._stopped or not self._dask.awaited():
+                raise
+            self._scheduler_lost()
+
+    def _scheduler_lost(self) -> None:
+        """Take back everything that was handed out: what comes of it, nobody will hear."""
+        self._away_s = time.monotonic()
+        self._then.clear()
+        for member in self._members.values():
+            for shard, _ in member.work.values():
+                self._left.append((shard, member.number))
+                self._shards.again(shard)
+        self._members.clear()
+        self._tell(f"the cluster's scheduler was lost; it is waited for, at most {BACK_S:.0f} s")
+
+    def _is_back(self, timeout_s: float) -> bool:
+        if not self._dask.is_back(timeout_s):
+            return False
+        assert self._away_s is not None
+        # As after the loss of a worker: processes of those that were there may still give up what they do.
+        self._rest_until_s = self._away_s + self._after_s
+        self._away_s, self._alone_s = None, time.monotonic()
+        self._tell("the cluster's scheduler is back; its workers begin anew with what was in work")
+        return True
+
+    def _go_on(self, timeout_s: float) -> None:
         """Hand out, hear for so long what happened, look who is there, and hand out again."""
         self._hand_out()
         with contextlib.suppress(queue.Empty):
@@ -236,8 +274,8 @@ class Members:
                 f"for {self._workers_s:.0f} s the cluster had no worker that is of use",
                 code="workers-failed" if self._joined else "cluster-unavailable",
             )
-        if self._mark and all(member.admission or member.unfit for member in self._members.values()):
-            self._drop_mark()
+        if all(member.admission or member.unfit for member in self._members.values()):
+            self._mark.remove()
 
     def _version_known(self, member: _Member) -> None:
         try:
@@ -253,7 +291,7 @@ class Members:
         then, key = partial(self._joined_or_not, member), f"join-{member.number}"
         # What it writes has names of its own: what is given up for lost may still be at work.
         job = replace(self._job, token=token_of_worker(self._job.token, member.number))
-        args = (self._dask.topic, member.number, job, self._marked())
+        args = (self._dask.topic, member.number, job, self._mark.path)
         member.joining = self._submit(then, key, member, join, *args)
 
     def _joined_or_not(self, member: _Member) -> None:
@@ -321,7 +359,8 @@ class Members:
     def _hand_out(self) -> None:
         """Give each worker a shard, and then each one that it can go on with."""
         ready = self._ready
-        for depth in range(0 if self._stopped else SHARDS_PER_WORKER):
+        resting = self._stopped or time.monotonic() < self._rest_until_s
+        for depth in range(0 if resting else SHARDS_PER_WORKER):
             for member in ready:
                 if len(member.work) > depth or any(shard.alone for shard, _ in member.work.values()):
                     continue
@@ -332,36 +371,8 @@ class Members:
                     member.heard_s = time.monotonic()
                 then, key = partial(self._returned, member, shard), f"shard-{shard.number}"
                 args = (member.admission.name, shard.number, packed(shard.tasks))
+                member.work[shard.number] = shard, None  # also where the scheduler is lost just now
                 member.work[shard.number] = shard, self._submit(then, key, member, do, *args)
-
-    def _marked(self) -> Path | None:
-        """Return a file in the destination, or where it will be made, by which workers know that it is the same.
-
-        An address is the same everywhere.
-
-        Raises
-        ------
-        JobError
-            ``destination-unwritable``.
-        """
-        if self._mark is None and not is_remote(self._job.destination):
-            journal = self._job.journal
-            folder = journal.parent if journal and journal.parent.exists() else self._job.destination
-            while not folder.exists() and folder != folder.parent:
-                folder = folder.parent
-            mark = folder / f".gpuenc-{os.urandom(6).hex()}{TEMPORARY_SUFFIX}"
-            try:
-                mark.touch(mode=0o600)
-            except OSError as error:
-                raise JobError(f"cannot write to {folder}: {error.strerror}", code="destination-unwritable") from None
-            self._mark = mark
-        return self._mark
-
-    def _drop_mark(self) -> None:
-        if self._mark is not None:
-            with contextlib.suppress(OSError):
-                self._mark.unlink()
-            self._mark = None
 
 
 def _files(member: _Member) -> int:

@@ -24,10 +24,18 @@ class Cluster:
     topic = "t"
 
     def __init__(self, happened):
-        self.there, self.futures, self.happened = set(), {}, happened
+        self.there, self.futures, self.happened, self.lost = set(), {}, happened, False
 
     def workers(self):
+        if self.lost:
+            raise JobError("lost", code="cluster-lost")
         return self.there
+
+    def awaited(self):
+        return True
+
+    def is_back(self, timeout_s):
+        return not self.lost
 
     def submit(self, key, address, what, *values, gpu=False):
         self.futures[key] = future = {"key": key, "values": values, "error": None, "result": None}
@@ -42,6 +50,9 @@ class Cluster:
         for future in futures:
             future["error"] = JobError("cancelled", code="cluster-lost")
             self.happened.put(future["key"])
+
+    def stop(self):
+        pass
 
     def close(self):
         pass
@@ -109,3 +120,48 @@ def test_what_a_lost_worker_says_late_is_not_heard(pool):
     cluster.ends("shard-2", outcome)
     assert [(number, record.worker) for number, record in pool.take(0)] == [(5, 2)]
     assert pool.outstanding == 0
+
+
+def test_when_the_scheduler_is_back_everything_in_work_is_given_anew(pool):
+    """Nothing twice, and nothing is forgotten."""
+    cluster = pool._dask
+    join(pool, "a", 1)
+    pool.give([Task(number, Item(f"/in/{number}", f"/out/{number}")) for number in range(3)])
+    pool.take(0)
+    cluster.ends("shard-2", packed_outcomes([(2, Record("/in/2", "encoded"))]))
+    cluster.lost = True
+    assert [number for number, _ in pool.take(0)] == [2]
+    assert pool.take(0) == []
+    assert pool.outstanding == 2
+    assert "no scheduler" in pool.states()[0]
+    late = dict(cluster.futures)
+    cluster.lost, cluster.there = False, set()
+    join(pool, "a", 2)  # of the same address, and another one
+    given = [key for key in cluster.futures if key.startswith("shard") and key not in late]
+    tasks = [task for key in given for task in unpacked(cluster.futures[key]["values"][2])]
+    assert [(task.number, task.item.replaces) for task in tasks] == [(0, True), (1, True)]
+    for key in late:
+        cluster.ends(key, packed_outcomes([(1, Record("/in/1", "failed"))]))
+    assert pool.take(0) == []
+    for key in given:
+        numbers = [task.number for task in unpacked(cluster.futures[key]["values"][2])]
+        cluster.ends(key, packed_outcomes([(number, Record("/in/x", "encoded")) for number in numbers]))
+    found = [outcome for _ in range(2) for outcome in pool.take(0)]
+    assert sorted((number, record.status, record.worker) for number, record in found) == [
+        (0, "encoded", 2),
+        (1, "encoded", 2),
+    ]
+    assert pool.outstanding == 0
+
+
+def test_a_job_that_is_stopped_does_not_wait_for_the_scheduler(pool):
+    join(pool, "a", 1)
+    pool.give([Task(number, Item(f"/in/{number}", f"/out/{number}")) for number in range(300)])
+    pool.take(0)
+    pool._dask.lost = True
+    pool.take(0)
+    assert pool.outstanding == 300
+    pool.stop()
+    assert pool.outstanding == 0
+    assert pool.dropped < set(range(300))  # what was handed out may have been begun
+    assert pool.dropped

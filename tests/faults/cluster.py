@@ -75,8 +75,39 @@ def test_a_file_that_ends_every_worker_is_found(tmp_path):
     assert tree(tmp_path / "out") == archive.expected
 
 
-def test_without_a_scheduler_the_job_ends_and_can_be_resumed(archive, tmp_path):
+def test_a_scheduler_that_comes_back(archive, tmp_path, caplog):
+    """Killed while shards are in work, and started again at its address, as are its workers, which end without it."""
+    with Processes(tmp_path / "dask", 2, dask.SLOW.replace("SECONDS", "0.3")) as cluster:
+        watcher, before = Told(), list(cluster.workers)
+
+        def kill(states):
+            if cluster.scheduler.poll() is None and "2 workers; 4 sh" in states[0] and watcher.records:
+                cluster.scheduler.kill()
+                cluster.scheduler.wait()
+
+        def note(text):
+            watcher.notes.append(text)
+            if "was lost" in text:
+                cluster.restart_scheduler()
+                cluster.workers += [cluster.worker() for _ in range(2)]
+
+        watcher.workers, watcher.note = kill, note
+        summary = run(archive.job(cluster.address, tmp_path / "out"), watcher)
+        for worker in before:
+            worker.wait(30)
+    assert [note for note in watcher.notes if "scheduler" in note][1:2] == [
+        "the cluster's scheduler is back; its workers begin anew with what was in work"
+    ]
+    assert summary.planned == summary.done
+    assert archive.reconciled(watcher) == NOT_DICOM
+    assert {record.worker for record in watcher.records} & {3, 4}
+    assert not caplog.records
+    assert tree(tmp_path / "out") == archive.expected
+
+
+def test_without_a_scheduler_the_job_ends_and_can_be_resumed(archive, tmp_path, monkeypatch):
     """Here by one machine; the cluster's processes are waited for."""
+    monkeypatch.setattr("gpuenc.archive.cluster.BACK_S", 2.0)
     with Processes(tmp_path / "dask", 1, dask.SLOW.replace("SECONDS", "0.2")) as cluster:
         watcher = Told()
         watcher.workers = lambda states: cluster.scheduler.kill() if "1 workers; 2 sh" in states[0] else None
