@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _WORKERS_S = 300.0
 # A worker tells every second what it does; one that says nothing for so long has no power over its files any more.
 _SILENT_S = 300.0
+# Longer than processes and libraries take to start; and after which silence is spoken of.
+_JOIN_S, _TELL_S = 600.0, 30.0
 _WAIT_S = 0.25
 # Workers lost in a row, without a shard done between them.
 _MOST_LOST = 50
@@ -54,6 +56,7 @@ class _Member:
     code: str = ""
     work: dict[int, tuple[Shard, Any]] = field(default_factory=dict)
     heard_s: float = 0.0
+    told: bool = False
     done: int = 0
 
 
@@ -191,7 +194,8 @@ class Members:
         lines = [f"cluster: {len(ready)} workers{more}; {in_work} shards in work, {self._shards.files} files wait"]
         for member in ready:
             host = member.admission.host if member.admission else ""
-            lines.append(f"worker {member.number} on {host}: {member.done} done, {_files(member)} handed out")
+            silent = f", silent for {time.monotonic() - member.heard_s:.0f} s" if member.work and member.told else ""
+            lines.append(f"worker {member.number} on {host}: {member.done} done, {_files(member)} handed out{silent}")
         return lines
 
     @property
@@ -257,16 +261,15 @@ class Members:
         there, now = self._dask.workers(), time.monotonic()
         for address in there - self._members.keys():
             self._joined += 1
-            member = self._members[address] = _Member(self._joined, address)
+            member = self._members[address] = _Member(self._joined, address, heard_s=now)
             # Before anything of ours is unpickled there, it is asked whether it is the same here and there.
             then, key = partial(self._version_known, member), f"version-{member.number}"
             member.joining = self._submit(then, key, member, eval, _VERSION)
         for member in list(self._members.values()):
             if member.address not in there:
                 self._bury(member, "is gone")
-            elif member.work and now - member.heard_s > self._silent_s:
-                member.unfit = "it does not answer"
-                self._bury(member, "does not answer", stays=True)
+            elif member.work or not (member.admission or member.unfit):
+                self._wait_for(member, now - member.heard_s)
         if any(not member.unfit for member in self._members.values()) or self._stopped:
             self._alone_s = now
         elif now - self._alone_s > self._workers_s:
@@ -276,6 +279,20 @@ class Members:
             )
         if all(member.admission or member.unfit for member in self._members.values()):
             self._mark.remove()
+
+    def _wait_for(self, member: _Member, silent_s: float) -> None:
+        """Give up a worker that has said nothing for too long, such as one that is frozen, and speak of it before."""
+        most_s = self._silent_s if member.work else _JOIN_S
+        if silent_s > most_s and member.work:
+            member.unfit = "it does not answer"
+            self._bury(member, "does not answer", stays=True)
+        elif silent_s > most_s:
+            self._refuse(member, "it does not answer", "worker-unfit")
+        elif silent_s > _TELL_S and not member.told:
+            what = "its files are given to others" if member.work else "it is left out"
+            said = f"has said nothing for {silent_s:.0f} s; after {most_s:.0f} s {what}"
+            self._tell(f"worker {member.number} ({member.address}) {said}")
+        member.told = silent_s > _TELL_S
 
     def _version_known(self, member: _Member) -> None:
         try:
@@ -311,8 +328,13 @@ class Members:
 
     def _refuse(self, member: _Member, why: str, code: str) -> None:
         member.unfit, member.code = why, code
+        self._forget_joining(member)
         self._dask.release(member.joining)
         self._tell(f"worker {member.number} ({member.address}) is no use: {why}")
+
+    def _forget_joining(self, member: _Member) -> None:
+        for kind in ("version", "join"):
+            self._then.pop(f"{kind}-{member.number}", None)
 
     def _returned(self, member: _Member, shard: Shard) -> None:
         """Take what came of a shard."""
@@ -339,8 +361,7 @@ class Members:
             del self._members[member.address]
         work = list(member.work.values())
         member.work.clear()
-        for kind in ("version", "join"):
-            self._then.pop(f"{kind}-{member.number}", None)
+        self._forget_joining(member)
         for shard, _ in work:
             self._then.pop(f"shard-{shard.number}", None)
             self._left.append((shard, member.number))

@@ -16,6 +16,7 @@ from gpuenc.syntaxes import find
 from gpuenc.targets import target
 
 pytest.importorskip("distributed", reason="needs gpuenc[dask]")
+from gpuenc.archive import members
 
 
 class Cluster:
@@ -64,8 +65,6 @@ class Cluster:
 
 @pytest.fixture
 def pool(tmp_path, monkeypatch):
-    from gpuenc.archive import members
-
     monkeypatch.setattr(members, "Dask", lambda job, happened, heard: Cluster(happened))
     job = Job((tmp_path,), tmp_path / "out", target(find("rle")), token="0" * 12, cluster=OnCluster("a:1"))
     pool = members.Members(job, after_s=0.0)
@@ -165,3 +164,36 @@ def test_a_job_that_is_stopped_does_not_wait_for_the_scheduler(pool):
     assert pool.outstanding == 0
     assert pool.dropped < set(range(300))  # what was handed out may have been begun
     assert pool.dropped
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_frozen_worker_is_spoken_of_before_it_is_given_up(pool, monkeypatch, joined):
+    now = [1000.0]
+    monkeypatch.setattr(members.time, "monotonic", lambda: now[0])
+    notes = []
+    pool._tell = notes.append
+    cluster = pool._dask
+    if joined:
+        join(pool, "a", 1)
+        pool.give([Task(5, Item("/in/x", "/out/x"))])
+    else:
+        cluster.there = {"a"}
+    pool.take(0)
+    now[0] += 31
+    pool.take(0)
+    pool.take(0)
+    what = "after 300 s its files are given to others" if joined else "after 600 s it is left out"
+    assert notes == [f"worker 1 (a) has said nothing for 31 s; {what}"]
+    assert not joined or pool.states()[1].endswith("silent for 31 s")
+    while len(notes) == 1:
+        now[0] += 250
+        pool.take(0)
+    assert "not answer" in notes[1]
+    assert now[0] == 1000 + 31 + (500 if joined else 750)
+    assert pool.take(0) == []
+    assert pool.outstanding == joined
+    assert len(notes) == 2
+    if not joined:
+        with pytest.raises(JobError, match="it does not answer") as caught:
+            pool.demand_ready()
+        assert caught.value.code == "worker-unfit"
