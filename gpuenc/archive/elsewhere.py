@@ -162,7 +162,7 @@ def stands_elsewhere(item: Item, before: Earlier, outputs: Mapping[str, Stamp | 
 
     What a server has taken is not asked for again.
     """
-    if not before.line or before.source != item.source_path or item.left_out:
+    if not before.kept or before.source != item.source_path or item.left_out:
         return False
     source = item.stamp or Stamp.of_any(item.source)
     if source != Stamp(before.source_bytes or 0, before.source_mtime_ns or 0, etag=before.source_etag):
