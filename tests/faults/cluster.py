@@ -100,7 +100,7 @@ def test_a_scheduler_that_comes_back(archive, tmp_path, caplog):
     ]
     assert summary.planned == summary.done
     assert archive.reconciled(watcher) == NOT_DICOM
-    assert {record.worker for record in watcher.records} & {3, 4}
+    assert max(record.worker for record in watcher.records) > 2, watcher.notes
     assert not caplog.records
     assert tree(tmp_path / "out") == archive.expected
 
