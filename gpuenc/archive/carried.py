@@ -237,8 +237,11 @@ class _Carrier:
             if stores.fetch(place, stamp, None, self.check) != record.output_digest:
                 raise DestinationError("what the store holds is not what it was given", code="read-back-mismatch")
         except Exception as error:
+            differs = isinstance(error, GpuencError) and error.code == "read-back-mismatch"
+            # Where a worker of a cluster was given up for lost, another one may have found by now that it is good.
+            keep = keep or (self.job.cluster is not None and not differs)
             removed = not keep and stores.remove(place, stamp)
-            if removed or not isinstance(error, GpuencError) or error.code == "read-back-mismatch":
+            if removed or differs or not isinstance(error, GpuencError):
                 raise
             raise DestinationError(f"it was stored and not verified: {error}", code="stored-unverified") from None
 

@@ -29,6 +29,7 @@ try:
     import distributed
     from distributed.deploy.spec import SpecCluster
     from distributed.scheduler import KilledWorker
+    from distributed.worker import WORKER_ANY_RUNNING
 except ImportError:
     raise JobError(
         "--cluster needs Dask, which is not installed here: pip install 'gpuenc[dask]'", code="cluster-unavailable"
@@ -45,6 +46,8 @@ _CONNECT_S = 20.0
 _LOOK_EVERY_S = 1.0
 # How long a scheduler may not answer.
 _SCHEDULER_S = 60.0
+# How long one that was lost may take to be there again.
+BACK_S = 60.0
 _RESULT_S = 10.0
 _CLOSE_S = 15.0
 # What a worker has that was started with `--resources GPU=1`; two shards of one job share it.
@@ -53,7 +56,8 @@ _CORES_PER_WORKER = 4
 _COUNT_GPUS = "from gpuenc.cuda.probe import device_count; print(device_count())"
 # What Dask keeps of the past in memory, and how it looks into its own threads, is for those who debug it.
 _CONFIG = {"distributed.admin.low-level-log-length": 100, "distributed.worker.profile.enabled": False}
-_LOGGER = logging.getLogger("distributed")
+# Which have a level of their own each.
+_LOGGERS = tuple(map(logging.getLogger, ("distributed", "distributed.client")))
 
 
 class WorkerGone(RuntimeError):
@@ -86,30 +90,26 @@ class Dask:
     def __init__(self, job: Job, happened: queue.SimpleQueue[str], heard: Callable[[dict[str, int]], None]) -> None:
         assert job.cluster is not None
         self.topic = f"gpuenc-{os.urandom(8).hex()}"
-        self._happened = happened
+        self._happened, self._heard = happened, heard
         self._local: SpecCluster | None = None
-        self._level = _LOGGER.level
-        _LOGGER.setLevel(logging.CRITICAL)  # what it has to say is said by us
-        self._ended = threading.Event()
-        self._there: set[str] = set()
-        self._seen_s = time.monotonic()
-        address = job.cluster.address
+        self._levels = [logger.level for logger in _LOGGERS]
+        for logger in _LOGGERS:
+            logger.setLevel(logging.CRITICAL)  # what it has to say is said by us
+        self._ended, self._back = threading.Event(), threading.Event()
+        self._changing = threading.Lock()
+        self._until_s = 0.0
+        self._address = address = job.cluster.address
         where, _, count = address.partition(":")
         try:
             if where == "local":
                 self._local = _local(job, int(count or 0))
-            with dask.config.set(_CONFIG):
-                self._client = distributed.Client(
-                    self._local or address, timeout=_CONNECT_S, set_as_default=False, name="gpuenc"
-                )
+            self._begin(self._opened(_CONNECT_S))
         except (OSError, ValueError, RuntimeError) as error:
             self._close_local()
             raise JobError(
                 f"there is no Dask scheduler at {job.cluster.address}: {type(error).__name__}",
                 code="cluster-unavailable",
             ) from None
-        self._client.subscribe_topic(self.topic, lambda event: heard(event[1]))
-        threading.Thread(target=self._watch, name="gpuenc-scheduler", daemon=True).start()
 
     def __str__(self) -> str:
         """Where it is, and where its dashboard is."""
@@ -127,22 +127,58 @@ class Dask:
         JobError
             ``cluster-lost``: there is no scheduler any more.
         """
-        if self._client.status != "running" or time.monotonic() - self._seen_s > _SCHEDULER_S:
+        # A client that has connected again by itself has lost all it had, and hears of nothing.
+        anew = self._client.scheduler_comm is not self._comm
+        if self._client.status != "running" or anew or time.monotonic() - self._seen_s > _SCHEDULER_S:
             raise _lost()
         return self._there
 
+    def awaited(self) -> bool:
+        """Begin to wait for a scheduler that was lost; return False where it cannot come back."""
+        if self._local:
+            return False
+        self._back.clear()
+        self._until_s = time.monotonic() + BACK_S
+        threading.Thread(target=self._reconnect, name="gpuenc-scheduler", daemon=True).start()
+        return True
+
+    def is_back(self, timeout_s: float) -> bool:
+        """Wait so long for a scheduler that is awaited; of what was submitted before, nobody knows then.
+
+        Raises
+        ------
+        JobError
+            ``cluster-lost``: it has not come in time.
+        """
+        if self._back.wait(timeout_s):
+            return True
+        if time.monotonic() > self._until_s:
+            raise _lost()
+        return False
+
     def submit(self, key: str, address: str, what: Callable[..., Any], *values: Any, gpu: bool = False) -> Any:
-        """Have one worker call a function; `key` is of this call alone. Return what stands for the result."""
-        future = self._client.submit(
-            what,
-            *values,
-            key=f"{self.topic}-{key}",
-            workers=[address],
-            allow_other_workers=False,
-            pure=False,
-            retries=0,
-            resources={_GPU: _GPU_SHARE} if gpu else None,
-        )
+        """Have one worker call a function; `key` is of this call alone. Return what stands for the result.
+
+        Raises
+        ------
+        JobError
+            ``cluster-lost``.
+        """
+        try:
+            future = self._client.submit(
+                what,
+                *values,
+                key=f"{self.topic}-{key}",
+                workers=[address],
+                allow_other_workers=False,
+                pure=False,
+                retries=0,
+                resources={_GPU: _GPU_SHARE} if gpu else None,
+            )
+        except Exception:
+            if self._client.status == "running":
+                raise
+            raise _lost() from None
         future.add_done_callback(lambda _: self._happened.put(key))
         return future
 
@@ -175,15 +211,17 @@ class Dask:
 
     def close(self) -> None:
         """Have sessions give up, and leave the cluster as it was; a local one ends."""
-        if self._ended.is_set():
-            return
-        self._ended.set()
+        with self._changing:
+            if self._ended.is_set():
+                return
+            self._ended.set()
         if self._client.status == "running":
             self._call(_end).join(_CLOSE_S)
         with contextlib.suppress(Exception):  # as above
             self._client.close(timeout=_CLOSE_S)
         self._close_local()
-        _LOGGER.setLevel(self._level)
+        for logger, level in zip(_LOGGERS, self._levels, strict=True):
+            logger.setLevel(level)
 
     def _close_local(self) -> None:
         if self._local:
@@ -201,12 +239,43 @@ class Dask:
         thread.start()
         return thread
 
-    def _watch(self) -> None:
+    def _opened(self, timeout_s: float) -> Any:
+        with dask.config.set(_CONFIG):
+            return distributed.Client(
+                self._local or self._address, timeout=timeout_s, set_as_default=False, name="gpuenc"
+            )
+
+    def _begin(self, client: Any) -> None:
+        self._client, self._comm = client, client.scheduler_comm
+        self._there: set[str] = set()
+        self._seen_s = time.monotonic()
+        client.subscribe_topic(self.topic, lambda event: self._heard(event[1]))
+        threading.Thread(target=self._watch, args=(client,), name="gpuenc-scheduler", daemon=True).start()
+
+    def _watch(self, client: Any) -> None:
         """See who is there; in a thread of its own, since a scheduler may not answer."""
-        while not self._ended.wait(_LOOK_EVERY_S if self._there else _LOOK_EVERY_S / 10):
+        while client is self._client and not self._ended.wait(_LOOK_EVERY_S if self._there else _LOOK_EVERY_S / 10):
             with contextlib.suppress(Exception):  # as above; `workers` says so in time
-                self._there = set(self._client.nthreads())
-                self._seen_s = time.monotonic()
+                there = set(client.nthreads())
+                if client is self._client:
+                    self._there, self._seen_s = there, time.monotonic()
+
+    def _reconnect(self) -> None:
+        """Connect anew, without what the old connection knows; in a thread of its own, since it may take long."""
+        with contextlib.suppress(Exception):  # as above
+            self._client.close(timeout=_CLOSE_S)
+        while time.monotonic() < self._until_s and not self._ended.wait(_LOOK_EVERY_S / 2):
+            try:
+                client = self._opened(_LOOK_EVERY_S * 5)
+            except Exception:  # noqa: BLE001 - whatever it is, it is tried until the time is over
+                continue
+            with self._changing:
+                if not self._ended.is_set():
+                    self._begin(client)
+                    self._back.set()
+                    return
+            with contextlib.suppress(Exception):  # as above
+                client.close(timeout=_CLOSE_S)
 
 
 def _lost() -> JobError:
@@ -266,7 +335,7 @@ def _gpus(job: Job) -> list[str]:
 _SESSIONS: dict[str, tuple[str, Session]] = {}
 
 
-def join(topic: str, number: int, job: Job, mark: Path) -> Admission:
+def join(topic: str, number: int, job: Job, mark: Path | None) -> Admission:
     """Have this worker be part of a job, for as long as whoever runs it keeps the result of this task."""
     refused = why_unreachable(job, mark)
     if refused:
@@ -275,13 +344,14 @@ def join(topic: str, number: int, job: Job, mark: Path) -> Admission:
     key = worker.get_current_task()
 
     def held() -> bool:
-        task = worker.state.tasks.get(key)
+        # One that has lost its scheduler ends, and waits for its threads.
+        task = worker.state.tasks.get(key) if worker.status in WORKER_ANY_RUNNING else None
         return task is not None and task.state != "cancelled"
 
     def tell(done: int, shards: int) -> None:
         worker.log_event(topic, {"worker": number, "done": done, "shards": shards})
 
-    means = Means(worker.state.nthreads, worker.memory_manager.memory_limit or 0)
+    means = Means(worker.state.nthreads, worker.memory_manager.memory_limit or 0, worker.local_directory)
     session = Session(job, means, held, tell, has_gpu=_GPU in worker.state.total_resources)
     admission = session.begin()
     if not admission.refused:

@@ -63,6 +63,22 @@ def demand_library() -> None:
         raise JobError("--stow needs the extra: pip install 'gpuenc[dicomweb]'", code="extra-missing") from None
 
 
+def demand_answer(service: Path) -> None:
+    """Check that a server answers to who asks here; whether it can be searched is not the question.
+
+    Raises
+    ------
+    DestinationError
+        ``store-denied``, ``store-unreachable``.
+    """
+    url = f"{text_of(service).rstrip('/')}/studies"
+    status, _ = _asked(
+        _client(), "GET", url, lambda: None, params={"StudyInstanceUID": _NO_STUDY}, headers=_ACCEPT_JSON
+    )
+    if status in (401, 403) or status in _TRANSIENT:
+        raise _refused(status)
+
+
 def store(
     file: Path,
     service: Path,
@@ -168,6 +184,7 @@ def _has(client: httpx.Client, base: str, found: Identity, check: Callable[[], N
     return any(_value(each, "00080018") == found.instance for each in _items(answer))
 
 
+_NO_STUDY = "2.25.0"
 _ACCEPT_JSON = {"Accept": "application/dicom+json"}
 # Servers, by address, that pass over parts whose type has a parameter.
 _PLAIN_PARTS: set[str] = set()

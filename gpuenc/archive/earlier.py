@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpuenc.archive.dicomdir_outcome import NAME as DICOMDIR
+from gpuenc.archive.kept_lines import kept, line_of
 from gpuenc.archive.report import Record, record_of
 from gpuenc.errors import JobError
 
@@ -38,8 +39,8 @@ COLUMNS = {
     "plugins_json": "TEXT",
     "fallbacks_json": "TEXT",
     "stages_json": "TEXT",
-    # The outcome, as in the report.
-    "record": "TEXT",
+    # The outcome, as in the report: see `archive/kept_lines.py`.
+    "record": "BLOB",
 }
 NO_OUTCOME = ", ".join(f"{name} = NULL" for name in COLUMNS)
 # By its ETag an object is known that an earlier run has made, whatever becomes of the next try.
@@ -76,8 +77,8 @@ class Earlier(NamedTuple):
         As in the record.
     status, reason, bytes_in, bytes_out, frames, pixel_bytes, verified
         As in the record; None where there is no outcome.
-    line : str
-        The outcome as JSON; None where there is none.
+    kept : bytes or str
+        What stands for the outcome's line; None where there is none.
     """
 
     number: int
@@ -99,7 +100,7 @@ class Earlier(NamedTuple):
     plugins_json: str
     fallbacks_json: str
     stages_json: str
-    line: str
+    kept: bytes | str
 
     @property
     def plugins(self) -> dict[str, int]:
@@ -123,6 +124,20 @@ class Earlier(NamedTuple):
             return ""
         found = _WHY_UNVERIFIED.search(self.line)
         return found[1] if found else ""
+
+    @property
+    def line(self) -> str:
+        """The outcome as JSON.
+
+        Raises
+        ------
+        JobError
+            ``journal-unusable``: what is written down is none.
+        """
+        line = line_of(self.kept)
+        if not line:
+            raise _damaged()
+        return line
 
     @property
     def record(self) -> Record:
@@ -155,7 +170,7 @@ def made_before(ours: object, etag: object) -> str | None:
     return known if known or ours == _OURS else None
 
 
-_KINDS = tuple(int if kind == "INTEGER" else str for kind in COLUMNS.values())
+_KINDS = tuple({"INTEGER": (int,), "TEXT": (str,), "BLOB": (bytes, str)}[kind] for kind in COLUMNS.values())
 # Where there is an outcome, only what there is no output of may be missing.
 _MAY_BE_MISSING = frozenset(("output_bytes", "output_mtime_ns"))
 _seen: set[tuple[type, ...]] = set()
@@ -175,7 +190,7 @@ def demand_columns(values: Sequence[object]) -> None:
     is_outcome = values[0] is not None
     for name, kind, found in zip(COLUMNS, _KINDS, kinds, strict=True):
         missing = found is type(None) and (not is_outcome or name in _MAY_BE_MISSING)
-        if found is not kind and not missing:
+        if found not in kind and not missing:
             raise _damaged()
     _seen.add(kinds)
 
@@ -196,7 +211,7 @@ def columns_of(record: Record) -> tuple[Any, ...]:
         json.dumps(record.plugins),
         json.dumps(record.fallbacks),
         json.dumps(record.stage_seconds),
-        record.as_json(),
+        kept(record.as_json()),
     )
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from gpuenc.archive.addresses import SERVERS, STORES, demand_plain, inside, is_object, is_remote, is_server, text_of
 from gpuenc.archive.report import Record
 from gpuenc.archive.stamp import Stamp
-from gpuenc.errors import InvalidOption, JobError
+from gpuenc.errors import DestinationError, InvalidOption, JobError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -71,6 +71,36 @@ def demand_elsewhere(job: Job) -> None:
         demand_client()
 
 
+def demand_reached(job: Job) -> None:
+    """Check that stores and servers answer to who asks for them here: for machines other than the one that plans.
+
+    What is not there is no reason: its files say so.
+
+    Raises
+    ------
+    JobError
+        ``store-denied``, ``store-unreachable``.
+    """
+    for path in dict.fromkeys((*job.sources, job.destination)):
+        try:
+            if is_object(path):
+                from gpuenc.archive.stores import listed
+
+                next(listed(path), None)
+            elif is_server(path):
+                from gpuenc.archive.dicomweb import demand_answer
+
+                demand_answer(path)
+        except (SourceError, DestinationError) as error:
+            if error.code in ("store-denied", "store-unreachable"):
+                raise JobError(f"{text_of(path)}: {error}", code=error.code) from None
+
+
+def fills_up_here(job: Job) -> bool:
+    """Whether what a job has in work takes room on this machine: a cluster's workers fetch and upload by themselves."""
+    return not (job.cluster and is_remote(job.destination))
+
+
 def room_of(job: Job) -> Path:
     """Return the folder of this machine that fills up as a job goes on."""
     if not is_remote(job.destination):
@@ -79,8 +109,11 @@ def room_of(job: Job) -> Path:
 
 
 def with_scratch(job: Job) -> Job:
-    """Return a job with the place of its scratch files; one that stays on this machine needs none."""
-    if not job.is_elsewhere or job.dry_run:
+    """Return a job with the place of its scratch files; one that stays on this machine needs none.
+
+    A cluster's workers have theirs: see `archive/session.py`.
+    """
+    if not job.is_elsewhere or job.dry_run or job.cluster:
         return job
     if job.durability == "shard":
         job = replace(job, durability="file")  # each file is brought where it belongs by itself
@@ -129,7 +162,7 @@ def stands_elsewhere(item: Item, before: Earlier, outputs: Mapping[str, Stamp | 
 
     What a server has taken is not asked for again.
     """
-    if not before.line or before.source != item.source_path or item.left_out:
+    if not before.kept or before.source != item.source_path or item.left_out:
         return False
     source = item.stamp or Stamp.of_any(item.source)
     if source != Stamp(before.source_bytes or 0, before.source_mtime_ns or 0, etag=before.source_etag):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from gpuenc.archive.addresses import is_remote
 from gpuenc.archive.dicomdir_outcome import brought_up_to_date, is_held
-from gpuenc.archive.elsewhere import demand_elsewhere, room_of, scratch_folder, with_scratch
+from gpuenc.archive.elsewhere import demand_elsewhere, fills_up_here, room_of, scratch_folder, with_scratch
 from gpuenc.archive.folders import identity, make_folders
 from gpuenc.archive.journal import Journal
 from gpuenc.archive.leftovers import new_token, remove_leftovers
@@ -291,6 +291,8 @@ class _Run:
         if not self._job.reserve_bytes or self._job.dry_run:
             return math.inf
         free_bytes = min(map(_free_bytes, self._disks.values())) - self._job.reserve_bytes
+        if not fills_up_here(self._job):
+            return math.inf if free_bytes > 0 else -1  # its journal alone
         # A copy of its source is there too while it is in work.
         return free_bytes / (_PEAK_OUTPUT + bool(self._job.scratch)) - sum(self._in_work_bytes.values())
 

@@ -27,6 +27,7 @@ from gpuenc.archive.earlier import (
     made_before,
     whose,
 )
+from gpuenc.archive.kept_lines import kept
 from gpuenc.archive.landing import Aliases
 from gpuenc.archive.pool import Task
 from gpuenc.archive.report import Record
@@ -43,7 +44,8 @@ def place_of(destination: Path, name: str = "journal") -> Path:
     return destination / JOURNALS / f"{name}.sqlite"
 
 
-_FORMAT = 3
+# Of the one before, lines are kept as they are: it can be gone on with.
+_FORMAT, _READ = 4, ("3", "4")
 _PLANNED, _BEGUN, _DONE, _UNSEEN = range(4)
 _OUTCOME = ", ".join(COLUMNS)
 _SCHEMA = (
@@ -196,7 +198,7 @@ class Journal:
         """Write down the outcome of what needs no work."""
         self._db.execute(
             f"INSERT INTO files (source, size_bytes, state, ours, record) VALUES (?, 0, {_DONE}, 0, ?)",
-            (os.fsencode(item.source_path), record.as_json()),
+            (os.fsencode(item.source_path), kept(record.as_json())),
         )
 
     def next(self, count: int, most_bytes: float = math.inf) -> list[Task]:
@@ -312,14 +314,14 @@ class Journal:
 
     def _compare(self, about: Mapping[str, str]) -> None:
         before = {str(name): str(value) for name, value in self._db.execute("SELECT name, value FROM about")}
-        if before.get("format") != str(_FORMAT):
+        if before.get("format") not in _READ:
             raise JobError("the journal was written by another version of gpuenc", code="journal-differs")
         if difference := asked_otherwise(before, about):
             raise JobError(difference, code="journal-differs")
         token = before.get("token", "")
         self.earlier_token = token if re.fullmatch("[0-9a-f]{12}", token) else ""
         self.run = _run_after(before.get("run", "")) or self.run
-        known = (("token", self._token), ("run", self.run))
+        known = (("format", str(_FORMAT)), ("token", self._token), ("run", self.run))
         self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", known)
         self._db.execute("DELETE FROM about WHERE name IN ('finished', 'found-all', 'stopped')")
         self._db.execute("DELETE FROM gone")

@@ -8,6 +8,7 @@ import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpuenc.archive.journal import demand_file
+from gpuenc.archive.kept_lines import line_of
 from gpuenc.archive.report import LINE_BYTES, Record, record_of
 from gpuenc.dicom.regular import regular
 from gpuenc.errors import JobError
@@ -48,7 +49,7 @@ def records(path: Path) -> Iterator[Record]:
     """
     with _read_only(path) as db:
         for (record,) in db.execute(_TOLD):
-            found = record_of(record)
+            found = record_of(line_of(record))
             if found:
                 yield found
 
@@ -57,7 +58,7 @@ def recorded(path: Path, destination: str) -> Record | None:
     """Return the outcome that a journal holds of the output at `destination`; see `records`."""
     with _read_only(path) as db:
         row = db.execute("SELECT record FROM files WHERE place = ?", (os.fsencode(destination),)).fetchone()
-    return record_of(row[0]) if row and row[0] else None
+    return record_of(line_of(row[0])) if row and row[0] else None
 
 
 def is_report_of_finished(report: Path, journal: Path) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from gpuenc.archive.addresses import is_remote
 from gpuenc.archive.inplace import backup_of
 from gpuenc.dicom.atomic import TEMPORARY_SUFFIX, temporaries_of
 
@@ -37,6 +38,7 @@ def remove_leftovers(items: Iterable[Item], job: Job, token: str) -> None:
     Their names are known, so no folder is looked into: what others do there, such as other shards, is not even seen.
     But for a run on a cluster, of which only the beginning of the workers' tokens is known.
     """
+    items = (item for item in items if not is_remote(item.place))  # a store shows no output that is not complete
     if token.endswith(_OF_RUN):
         _remove_of_cluster(items, job, token)
         return

@@ -1,13 +1,13 @@
 """A pool of a cluster's workers: shards of files to whoever has none, one job on as many machines as there are.
 
 Each shard goes to one worker, and to another one only once that worker is gone or silent. What comes back late from
-such a worker is ignored, and its session gives up what it does once nobody holds on to it (`archive/session.py`).
+such a worker is ignored, and its session gives up what it does once nobody holds on to it (`archive/session.py`). So it
+is with all workers where the scheduler is lost and comes back.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import time
 from dataclasses import dataclass, field, replace
@@ -15,17 +15,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gpuenc._version import __version__
-from gpuenc.archive.cluster import Dask, WorkerGone, do, join
+from gpuenc.archive.cluster import BACK_S, Dask, WorkerGone, do, join
 from gpuenc.archive.leftovers import remove_leftovers, token_of_worker
+from gpuenc.archive.marks import Mark
 from gpuenc.archive.progress import counted
 from gpuenc.archive.session import Admission
 from gpuenc.archive.shards import AFTER_S, SHARDS_PER_WORKER, Shard, Shards, packed, unpacked_outcomes, window_files
-from gpuenc.dicom.atomic import TEMPORARY_SUFFIX
 from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from gpuenc.archive.pool import Task
     from gpuenc.archive.report import Record
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 _WORKERS_S = 300.0
 # A worker tells every second what it does; one that says nothing for so long has no power over its files any more.
 _SILENT_S = 300.0
+# Longer than processes and libraries take to start; and after which silence is spoken of.
+_JOIN_S, _TELL_S = 600.0, 30.0
 _WAIT_S = 0.25
 # Workers lost in a row, without a shard done between them.
 _MOST_LOST = 50
@@ -55,6 +56,7 @@ class _Member:
     code: str = ""
     work: dict[int, tuple[Shard, Any]] = field(default_factory=dict)
     heard_s: float = 0.0
+    told: bool = False
     done: int = 0
 
 
@@ -91,7 +93,7 @@ class Members:
                 "--durability shard is for one machine: a cluster's workers flush each file", code="invalid-option"
             )
         self._job, self._tell = job, tell
-        self._silent_s, self._workers_s = silent_s, workers_s
+        self._silent_s, self._workers_s, self._after_s = silent_s, workers_s, after_s
         self._shards = Shards(job.target.syntax.uid, after_s=after_s)
         self._members: dict[str, _Member] = {}
         self._joined = self._lost = self._lost_in_a_row = 0
@@ -100,7 +102,7 @@ class Members:
         self._happened: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._outcomes: list[tuple[int, Record]] = []
         self._stopped = False
-        self._mark: Path | None = None
+        self._mark = Mark(job)
         self.gpu_unused = ""
         self.unnamed: dict[int, Unnamed] = {}
         self.dropped: set[int] = set()
@@ -108,6 +110,9 @@ class Members:
         self._left: list[tuple[Shard, int]] = []
         self._dask = Dask(job, self._happened, self._heard)
         self._alone_s = time.monotonic()
+        # Since when there is no scheduler, and until when nothing is handed out that others may have had.
+        self._away_s: float | None = None
+        self._rest_until_s = 0.0
 
     @property
     def room(self) -> int:
@@ -152,7 +157,8 @@ class Members:
         Raises
         ------
         JobError
-            ``cluster-lost``: the scheduler is gone; ``workers-failed``: the workers are, or one after the other.
+            ``cluster-lost``: the scheduler is gone and has not come back; ``workers-failed``: the workers are, or one
+            after the other.
         """
         self._step(0.0 if self._outcomes else min(timeout_s, _WAIT_S))
         outcomes, self._outcomes = self._outcomes, []
@@ -166,7 +172,7 @@ class Members:
 
     def close(self) -> None:
         """Give up what is in work, and leave the cluster as it was; a local one ends."""
-        self._drop_mark()
+        self._mark.remove()
         self._then.clear()
         self._dask.close()
         while self._left:
@@ -176,6 +182,10 @@ class Members:
 
     def states(self) -> list[str]:
         """Return a line on the cluster, and one on each worker."""
+        if self._away_s is not None:
+            return [
+                f"cluster: no scheduler for {time.monotonic() - self._away_s:.0f} s; {self._shards.files} files wait"
+            ]
         ready = self._ready
         unfit = sum(bool(member.unfit) for member in self._members.values())
         others = {"joining": len(self._members) - len(ready) - unfit, "no use": unfit, "lost": self._lost}
@@ -184,7 +194,8 @@ class Members:
         lines = [f"cluster: {len(ready)} workers{more}; {in_work} shards in work, {self._shards.files} files wait"]
         for member in ready:
             host = member.admission.host if member.admission else ""
-            lines.append(f"worker {member.number} on {host}: {member.done} done, {_files(member)} handed out")
+            silent = f", silent for {time.monotonic() - member.heard_s:.0f} s" if member.work and member.told else ""
+            lines.append(f"worker {member.number} on {host}: {member.done} done, {_files(member)} handed out{silent}")
         return lines
 
     @property
@@ -192,6 +203,38 @@ class Members:
         return [member for member in self._members.values() if member.admission and not member.unfit]
 
     def _step(self, timeout_s: float) -> None:
+        """Do what there is to do, or wait for so long; while the scheduler is away, for it to come back."""
+        if self._away_s is not None and not self._is_back(timeout_s):
+            return
+        try:
+            self._go_on(timeout_s)
+        except JobError as error:
+            if error.code != "cluster-lost" or self._stopped or not self._dask.awaited():
+                raise
+            self._scheduler_lost()
+
+    def _scheduler_lost(self) -> None:
+        """Take back everything that was handed out: what comes of it, nobody will hear."""
+        self._away_s = time.monotonic()
+        self._then.clear()
+        for member in self._members.values():
+            for shard, _ in member.work.values():
+                self._left.append((shard, member.number))
+                self._shards.again(shard)
+        self._members.clear()
+        self._tell(f"the cluster's scheduler was lost; it is waited for, at most {BACK_S:.0f} s")
+
+    def _is_back(self, timeout_s: float) -> bool:
+        if not self._dask.is_back(timeout_s):
+            return False
+        assert self._away_s is not None
+        # As after the loss of a worker: processes of those that were there may still give up what they do.
+        self._rest_until_s = self._away_s + self._after_s
+        self._away_s, self._alone_s = None, time.monotonic()
+        self._tell("the cluster's scheduler is back; its workers begin anew with what was in work")
+        return True
+
+    def _go_on(self, timeout_s: float) -> None:
         """Hand out, hear for so long what happened, look who is there, and hand out again."""
         self._hand_out()
         with contextlib.suppress(queue.Empty):
@@ -218,16 +261,15 @@ class Members:
         there, now = self._dask.workers(), time.monotonic()
         for address in there - self._members.keys():
             self._joined += 1
-            member = self._members[address] = _Member(self._joined, address)
+            member = self._members[address] = _Member(self._joined, address, heard_s=now)
             # Before anything of ours is unpickled there, it is asked whether it is the same here and there.
             then, key = partial(self._version_known, member), f"version-{member.number}"
             member.joining = self._submit(then, key, member, eval, _VERSION)
         for member in list(self._members.values()):
             if member.address not in there:
                 self._bury(member, "is gone")
-            elif member.work and now - member.heard_s > self._silent_s:
-                member.unfit = "it does not answer"
-                self._bury(member, "does not answer", stays=True)
+            elif member.work or not (member.admission or member.unfit):
+                self._wait_for(member, now - member.heard_s)
         if any(not member.unfit for member in self._members.values()) or self._stopped:
             self._alone_s = now
         elif now - self._alone_s > self._workers_s:
@@ -235,8 +277,22 @@ class Members:
                 f"for {self._workers_s:.0f} s the cluster had no worker that is of use",
                 code="workers-failed" if self._joined else "cluster-unavailable",
             )
-        if self._mark and all(member.admission or member.unfit for member in self._members.values()):
-            self._drop_mark()
+        if all(member.admission or member.unfit for member in self._members.values()):
+            self._mark.remove()
+
+    def _wait_for(self, member: _Member, silent_s: float) -> None:
+        """Give up a worker that has said nothing for too long, such as one that is frozen, and speak of it before."""
+        most_s = self._silent_s if member.work else _JOIN_S
+        if silent_s > most_s and member.work:
+            member.unfit = "it does not answer"
+            self._bury(member, "does not answer", stays=True)
+        elif silent_s > most_s:
+            self._refuse(member, "it does not answer", "worker-unfit")
+        elif silent_s > _TELL_S and not member.told:
+            what = "its files are given to others" if member.work else "it is left out"
+            said = f"has said nothing for {silent_s:.0f} s; after {most_s:.0f} s {what}"
+            self._tell(f"worker {member.number} ({member.address}) {said}")
+        member.told = silent_s > _TELL_S
 
     def _version_known(self, member: _Member) -> None:
         try:
@@ -252,7 +308,7 @@ class Members:
         then, key = partial(self._joined_or_not, member), f"join-{member.number}"
         # What it writes has names of its own: what is given up for lost may still be at work.
         job = replace(self._job, token=token_of_worker(self._job.token, member.number))
-        args = (self._dask.topic, member.number, job, self._marked())
+        args = (self._dask.topic, member.number, job, self._mark.path)
         member.joining = self._submit(then, key, member, join, *args)
 
     def _joined_or_not(self, member: _Member) -> None:
@@ -272,8 +328,13 @@ class Members:
 
     def _refuse(self, member: _Member, why: str, code: str) -> None:
         member.unfit, member.code = why, code
+        self._forget_joining(member)
         self._dask.release(member.joining)
         self._tell(f"worker {member.number} ({member.address}) is no use: {why}")
+
+    def _forget_joining(self, member: _Member) -> None:
+        for kind in ("version", "join"):
+            self._then.pop(f"{kind}-{member.number}", None)
 
     def _returned(self, member: _Member, shard: Shard) -> None:
         """Take what came of a shard."""
@@ -300,8 +361,7 @@ class Members:
             del self._members[member.address]
         work = list(member.work.values())
         member.work.clear()
-        for kind in ("version", "join"):
-            self._then.pop(f"{kind}-{member.number}", None)
+        self._forget_joining(member)
         for shard, _ in work:
             self._then.pop(f"shard-{shard.number}", None)
             self._left.append((shard, member.number))
@@ -320,7 +380,8 @@ class Members:
     def _hand_out(self) -> None:
         """Give each worker a shard, and then each one that it can go on with."""
         ready = self._ready
-        for depth in range(0 if self._stopped else SHARDS_PER_WORKER):
+        resting = self._stopped or time.monotonic() < self._rest_until_s
+        for depth in range(0 if resting else SHARDS_PER_WORKER):
             for member in ready:
                 if len(member.work) > depth or any(shard.alone for shard, _ in member.work.values()):
                     continue
@@ -331,34 +392,8 @@ class Members:
                     member.heard_s = time.monotonic()
                 then, key = partial(self._returned, member, shard), f"shard-{shard.number}"
                 args = (member.admission.name, shard.number, packed(shard.tasks))
+                member.work[shard.number] = shard, None  # also where the scheduler is lost just now
                 member.work[shard.number] = shard, self._submit(then, key, member, do, *args)
-
-    def _marked(self) -> Path:
-        """Return a file in the destination, or where it will be made, by which workers know that it is the same.
-
-        Raises
-        ------
-        JobError
-            ``destination-unwritable``.
-        """
-        if self._mark is None:
-            journal = self._job.journal
-            folder = journal.parent if journal and journal.parent.exists() else self._job.destination
-            while not folder.exists() and folder != folder.parent:
-                folder = folder.parent
-            mark = folder / f".gpuenc-{os.urandom(6).hex()}{TEMPORARY_SUFFIX}"
-            try:
-                mark.touch(mode=0o600)
-            except OSError as error:
-                raise JobError(f"cannot write to {folder}: {error.strerror}", code="destination-unwritable") from None
-            self._mark = mark
-        return self._mark
-
-    def _drop_mark(self) -> None:
-        if self._mark is not None:
-            with contextlib.suppress(OSError):
-                self._mark.unlink()
-            self._mark = None
 
 
 def _files(member: _Member) -> int:

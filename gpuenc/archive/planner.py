@@ -144,7 +144,7 @@ class Planner:
 
 def _unchanged(item: Item, before: Earlier, source: os.stat_result | None) -> bool:
     """Whether an earlier run has done a file, and neither it nor its output has changed since."""
-    if not before.line or before.source != item.source_path:
+    if not before.kept or before.source != item.source_path:
         return False  # it has no outcome, or another one had the same place
     # There is an outcome that stands, and the file is what it was.
     if not source or source.st_size != before.source_bytes or source.st_mtime_ns != before.source_mtime_ns:

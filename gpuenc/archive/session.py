@@ -14,10 +14,12 @@ import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.addresses import is_remote
 from gpuenc.archive.budget import FILES_BEYOND_CORES, ByteBudget
+from gpuenc.archive.elsewhere import demand_elsewhere, demand_reached, scratch_folder
 from gpuenc.archive.folders import identity
 from gpuenc.archive.workers import Workers
 from gpuenc.errors import GpuencError, JobError
@@ -45,10 +47,11 @@ class SessionLost(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a worker has for a job: cores, memory in bytes, and 0 where that is not known."""
+    """What a worker has for a job: cores; memory in bytes, 0 where that is not known; a folder for scratch files."""
 
     cores: int
     memory_bytes: int = 0
+    folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,17 +171,20 @@ class Session:
         error: Exception = SessionLost(self.name)
         pool: Workers | None = None
         try:
-            pool = Workers(self._job)
-            pool.demand_ready()
-            self._admission.put(Admission(self.name, self._job.jobs, pool.gpu_unused, host, self._has_gpu))
-            self._serve(pool)
+            with scratch_folder(self._job):
+                try:
+                    pool = Workers(self._job)
+                    pool.demand_ready()
+                    self._admission.put(Admission(self.name, self._job.jobs, pool.gpu_unused, host, self._has_gpu))
+                    self._serve(pool)
+                finally:
+                    if pool:
+                        pool.close()
         except GpuencError as problem:
             error = problem
         except Exception as problem:  # noqa: BLE001 - whoever waits must hear of it, and it has no other way out
             error = JobError(f"a worker's session ended: {type(problem).__name__}", code="workers-failed")
         finally:
-            if pool:
-                pool.close()
             code = error.code if isinstance(error, GpuencError) else JobError.code
             self._admission.put(Admission(host=host, refused=str(error), code=code))
             with self._lock:
@@ -229,7 +235,10 @@ class Session:
 
 
 def fitted(job: Job, means: Means) -> Job:
-    """Return the job with what one worker of the cluster gives it, where nothing else was asked for."""
+    """Return the job with what one worker of the cluster gives it, where nothing else was asked for.
+
+    Scratch files lie in the worker's own folder, which Dask removes after a worker that was killed.
+    """
     asked = job.cluster
     if asked is None:
         return job
@@ -242,17 +251,25 @@ def fitted(job: Job, means: Means) -> Job:
         workers=min(asked.workers or max(1, means.cores // _CORES_PER_PROCESS), at_once),
         budget=ByteBudget(memory_bytes),
         report=None,
-        cluster=None,
+        scratch=Path(means.folder or gettempdir()) / f"gpuenc-{os.urandom(8).hex()}" if job.is_elsewhere else None,
     )
 
 
-def why_unreachable(job: Job, mark: Path) -> str:
-    """Return why a worker cannot do the job's files, or nothing; `mark` was just made where outputs go."""
-    for source in job.sources:
+def why_unreachable(job: Job, mark: Path | None) -> str:
+    """Return why a worker cannot do the job's files, or nothing; `mark` was just made in a folder of outputs."""
+    for source in (source for source in job.sources if not is_remote(source)):
         needs = os.R_OK | (os.X_OK if source.is_dir() else 0) | (os.W_OK if job.in_place else 0)
         if not os.access(source, needs):
             there = os.path.lexists(source)
             return f"it has no access to the source {source}" if there else f"it does not see the source {source}"
+    if job.is_elsewhere:
+        try:
+            demand_elsewhere(job)
+            demand_reached(job)
+        except JobError as error:
+            return str(error)
+    if mark is None:
+        return ""
     until = time.monotonic() + _SEEN_S
     while not mark.exists():
         if time.monotonic() > until:

@@ -119,10 +119,17 @@ class Shards:
         else:
             self._waiting.extendleft(reversed(shard.tasks))
 
+    def again(self, shard: Shard) -> None:
+        """Have a shard wait again that came to no end for no fault of its own, and may have been begun."""
+        tasks = [_replacing(task) for task in shard.tasks]
+        if shard.alone:
+            self._lost.appendleft((0.0, self._shard(tasks, alone=True, losses=shard.losses)))
+        else:
+            self._waiting.extendleft(reversed(tasks))
+
     def lost(self, shard: Shard) -> list[tuple[int, Record]]:
         """Take back a shard whose worker was lost with it; return the outcomes of what is given up."""
-        # An output may be there already: the worker may have been lost before it could say so.
-        tasks = [replace(task, item=replace(task.item, replaces=True)) for task in shard.tasks]
+        tasks = [_replacing(task) for task in shard.tasks]
         ready_s = self._clock() + self._after_s
         losses = shard.losses + shard.alone
         if not shard.alone or (len(tasks) == 1 and losses < _TRIES_ALONE):
@@ -141,7 +148,7 @@ class Shards:
 
     def _given_up(self, task: Task) -> Record:
         return Record(
-            str(task.item.source),
+            task.item.name,
             "failed",
             reason="worker-crashed",
             message="each worker of the cluster that worked on it was lost",
@@ -149,6 +156,11 @@ class Shards:
             bytes_in=task.size_bytes,
             finished_s=max(0.0, time.time()),
         )
+
+
+def _replacing(task: Task) -> Task:
+    # An output may be there already: the worker may have been lost before it could say so.
+    return replace(task, item=replace(task.item, replaces=True))
 
 
 def window_files(workers: int) -> int:
@@ -162,7 +174,15 @@ def packed(tasks: Iterable[Task]) -> bytes:
     Which folder the destination is, each machine knows itself (`archive/session.py`).
     """
     values = [
-        (task.number, task.item.source_path, task.item.place, task.item.replaces, task.size_bytes) for task in tasks
+        (
+            task.number,
+            task.item.source_path,
+            task.item.place,
+            task.item.replaces,
+            task.item.made_before,
+            task.size_bytes,
+        )
+        for task in tasks
     ]
     return zlib.compress(pickle.dumps(values), 1)
 
@@ -170,8 +190,8 @@ def packed(tasks: Iterable[Task]) -> bytes:
 def unpacked(data: bytes) -> list[Task]:
     """Return what `packed` was given."""
     return [
-        Task(number, Item(source, place, replaces=replaces), size_bytes)
-        for number, source, place, replaces, size_bytes in pickle.loads(zlib.decompress(data))
+        Task(number, Item(source, place, replaces=replaces, made_before=made_before), size_bytes)
+        for number, source, place, replaces, made_before, size_bytes in pickle.loads(zlib.decompress(data))
     ]
 
 

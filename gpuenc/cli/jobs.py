@@ -173,8 +173,6 @@ def _demand_cluster(cluster: str, job: Job) -> None:
         give_up("there are no worker processes on this system: leave out --cluster", Exit.USAGE)
     if job.dry_run:
         give_up("--dry-run only reads headers, and needs no --cluster", Exit.USAGE)
-    if job.is_elsewhere:
-        give_up("--cluster is for folders that all workers have, not for stores and servers", Exit.USAGE)
     if job.durability == "shard":
         give_up("--durability shard is for one machine: leave it out with --cluster", Exit.USAGE)
     if not re.fullmatch(r"local(:[1-9][0-9]{0,3})?|([a-z]+://)?[^/\s:]+:[0-9]{1,5}", cluster):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -168,6 +169,12 @@ class Processes:
         with Client(scheduler_file=os.fspath(self._file), set_as_default=False) as client:
             client.wait_for_workers(sum(worker.poll() is None for worker in self.workers), timeout=60)
             return str(client.scheduler_info()["address"])
+
+    def restart_scheduler(self) -> None:
+        """Start the scheduler again, where it was, after its end; its workers have ended with it."""
+        port = json.loads(self._file.read_text())["address"].rpartition(":")[2]
+        self._file.unlink()
+        self.scheduler = self._python("scheduler", "--scheduler-file", os.fspath(self._file), "--port", port)
 
     def worker(self, start: str = "") -> subprocess.Popen[bytes]:
         """Start one more worker."""

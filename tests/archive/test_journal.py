@@ -158,7 +158,7 @@ def test_what_was_begun_may_be_ours_and_what_was_only_planned_is_not(path):
     with Journal(path, ABOUT, resume=True) as journal:
         assert journal.interrupted == [("in/a", "out/a")]
         found = journal.earlier(["out/a", "out/b", "out/c", "out/d"])
-        assert {name: (one.ours, one.line is not None) for name, one in found.items()} == {
+        assert {name: (one.ours, one.kept is not None) for name, one in found.items()} == {
             "out/a": (1, False),
             "out/b": (2, True),
             "out/c": (0, False),

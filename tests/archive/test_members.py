@@ -16,6 +16,7 @@ from gpuenc.syntaxes import find
 from gpuenc.targets import target
 
 pytest.importorskip("distributed", reason="needs gpuenc[dask]")
+from gpuenc.archive import members
 
 
 class Cluster:
@@ -24,10 +25,18 @@ class Cluster:
     topic = "t"
 
     def __init__(self, happened):
-        self.there, self.futures, self.happened = set(), {}, happened
+        self.there, self.futures, self.happened, self.lost = set(), {}, happened, False
 
     def workers(self):
+        if self.lost:
+            raise JobError("lost", code="cluster-lost")
         return self.there
+
+    def awaited(self):
+        return True
+
+    def is_back(self, timeout_s):
+        return not self.lost
 
     def submit(self, key, address, what, *values, gpu=False):
         self.futures[key] = future = {"key": key, "values": values, "error": None, "result": None}
@@ -43,6 +52,9 @@ class Cluster:
             future["error"] = JobError("cancelled", code="cluster-lost")
             self.happened.put(future["key"])
 
+    def stop(self):
+        pass
+
     def close(self):
         pass
 
@@ -53,8 +65,6 @@ class Cluster:
 
 @pytest.fixture
 def pool(tmp_path, monkeypatch):
-    from gpuenc.archive import members
-
     monkeypatch.setattr(members, "Dask", lambda job, happened, heard: Cluster(happened))
     job = Job((tmp_path,), tmp_path / "out", target(find("rle")), token="0" * 12, cluster=OnCluster("a:1"))
     pool = members.Members(job, after_s=0.0)
@@ -109,3 +119,81 @@ def test_what_a_lost_worker_says_late_is_not_heard(pool):
     cluster.ends("shard-2", outcome)
     assert [(number, record.worker) for number, record in pool.take(0)] == [(5, 2)]
     assert pool.outstanding == 0
+
+
+def test_when_the_scheduler_is_back_everything_in_work_is_given_anew(pool):
+    """Nothing twice, and nothing is forgotten."""
+    cluster = pool._dask
+    join(pool, "a", 1)
+    pool.give([Task(number, Item(f"/in/{number}", f"/out/{number}")) for number in range(3)])
+    pool.take(0)
+    cluster.ends("shard-2", packed_outcomes([(2, Record("/in/2", "encoded"))]))
+    cluster.lost = True
+    assert [number for number, _ in pool.take(0)] == [2]
+    assert pool.take(0) == []
+    assert pool.outstanding == 2
+    assert "no scheduler" in pool.states()[0]
+    late = dict(cluster.futures)
+    cluster.lost, cluster.there = False, set()
+    join(pool, "a", 2)  # of the same address, and another one
+    given = [key for key in cluster.futures if key.startswith("shard") and key not in late]
+    tasks = [task for key in given for task in unpacked(cluster.futures[key]["values"][2])]
+    assert [(task.number, task.item.replaces) for task in tasks] == [(0, True), (1, True)]
+    for key in late:
+        cluster.ends(key, packed_outcomes([(1, Record("/in/1", "failed"))]))
+    assert pool.take(0) == []
+    for key in given:
+        numbers = [task.number for task in unpacked(cluster.futures[key]["values"][2])]
+        cluster.ends(key, packed_outcomes([(number, Record("/in/x", "encoded")) for number in numbers]))
+    found = [outcome for _ in range(2) for outcome in pool.take(0)]
+    assert sorted((number, record.status, record.worker) for number, record in found) == [
+        (0, "encoded", 2),
+        (1, "encoded", 2),
+    ]
+    assert pool.outstanding == 0
+
+
+def test_a_job_that_is_stopped_does_not_wait_for_the_scheduler(pool):
+    join(pool, "a", 1)
+    pool.give([Task(number, Item(f"/in/{number}", f"/out/{number}")) for number in range(300)])
+    pool.take(0)
+    pool._dask.lost = True
+    pool.take(0)
+    assert pool.outstanding == 300
+    pool.stop()
+    assert pool.outstanding == 0
+    assert pool.dropped < set(range(300))  # what was handed out may have been begun
+    assert pool.dropped
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_frozen_worker_is_spoken_of_before_it_is_given_up(pool, monkeypatch, joined):
+    now = [1000.0]
+    monkeypatch.setattr(members.time, "monotonic", lambda: now[0])
+    notes = []
+    pool._tell = notes.append
+    cluster = pool._dask
+    if joined:
+        join(pool, "a", 1)
+        pool.give([Task(5, Item("/in/x", "/out/x"))])
+    else:
+        cluster.there = {"a"}
+    pool.take(0)
+    now[0] += 31
+    pool.take(0)
+    pool.take(0)
+    what = "after 300 s its files are given to others" if joined else "after 600 s it is left out"
+    assert notes == [f"worker 1 (a) has said nothing for 31 s; {what}"]
+    assert not joined or pool.states()[1].endswith("silent for 31 s")
+    while len(notes) == 1:
+        now[0] += 250
+        pool.take(0)
+    assert "not answer" in notes[1]
+    assert now[0] == 1000 + 31 + (500 if joined else 750)
+    assert pool.take(0) == []
+    assert pool.outstanding == joined
+    assert len(notes) == 2
+    if not joined:
+        with pytest.raises(JobError, match="it does not answer") as caught:
+            pool.demand_ready()
+        assert caught.value.code == "worker-unfit"

@@ -17,6 +17,7 @@ from gpuenc.archive import job as job_module
 from gpuenc.archive import publisher as publisher_module
 from gpuenc.archive.job import run
 from gpuenc.archive.journal import Journal, place_of
+from gpuenc.archive.kept_lines import line_of
 from gpuenc.archive.landing import Landing
 from gpuenc.archive.publisher import Limits, Publisher
 from gpuenc.archive.request import Job
@@ -79,8 +80,8 @@ class Disk:
 
         def recorded_commit(journal):
             commit(journal)
-            done = journal._db.execute("SELECT place FROM files WHERE state = 2 AND record LIKE '%out%'").fetchall()
-            self.commits([os.fsdecode(place) for (place,) in done])
+            done = journal._db.execute("SELECT place, record FROM files WHERE state = 2").fetchall()
+            self.commits([os.fsdecode(place) for place, record in done if "out" in line_of(record)])
 
         def syncfs(_file):
             for path in out.rglob("*"):

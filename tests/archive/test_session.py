@@ -85,7 +85,6 @@ def test_another_folder_with_the_destinations_name_is_not_written_to(job, tasks)
 def test_what_a_worker_gives_a_job(job, asked, means, jobs, workers, memory_bytes):
     found = fitted(replace(job, cluster=asked), means)
     assert (found.jobs, found.workers, found.budget.total_bytes) == (jobs, workers, memory_bytes)
-    assert found.cluster is None
 
 
 def test_a_worker_says_what_it_does_not_see(job, tmp_path, monkeypatch):

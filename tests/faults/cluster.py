@@ -14,10 +14,17 @@ from pathlib import Path
 import pytest
 
 from gpuenc.archive import members
+from gpuenc.archive.addresses import server
 from gpuenc.archive.job import run
+from gpuenc.archive.journal import place_of
+from gpuenc.archive.request import Job, OnCluster
 from gpuenc.errors import JobError
+from gpuenc.syntaxes import find
+from gpuenc.targets import target
 from tests.archive import dask_processes as dask
+from tests.archive import orthanc
 from tests.archive.dask_processes import Archive, Processes, Told, environment, times, tree
+from tests.archive.test_dicomweb import image, retrieved
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 NOT_DICOM = {"z.text": "not-dicom"}
@@ -68,8 +75,39 @@ def test_a_file_that_ends_every_worker_is_found(tmp_path):
     assert tree(tmp_path / "out") == archive.expected
 
 
-def test_without_a_scheduler_the_job_ends_and_can_be_resumed(archive, tmp_path):
+def test_a_scheduler_that_comes_back(archive, tmp_path, caplog):
+    """Killed while shards are in work, and started again at its address, as are its workers, which end without it."""
+    with Processes(tmp_path / "dask", 2, dask.SLOW.replace("SECONDS", "0.3")) as cluster:
+        watcher, before = Told(), list(cluster.workers)
+
+        def kill(states):
+            if cluster.scheduler.poll() is None and "2 workers; 4 sh" in states[0] and watcher.records:
+                cluster.scheduler.kill()
+                cluster.scheduler.wait()
+
+        def note(text):
+            watcher.notes.append(text)
+            if "was lost" in text:
+                cluster.restart_scheduler()
+                cluster.workers += [cluster.worker() for _ in range(2)]
+
+        watcher.workers, watcher.note = kill, note
+        summary = run(archive.job(cluster.address, tmp_path / "out"), watcher)
+        for worker in before:
+            worker.wait(30)
+    assert [note for note in watcher.notes if "scheduler" in note][1:2] == [
+        "the cluster's scheduler is back; its workers begin anew with what was in work"
+    ]
+    assert summary.planned == summary.done
+    assert archive.reconciled(watcher) == NOT_DICOM
+    assert max(record.worker for record in watcher.records) > 2, watcher.notes
+    assert not caplog.records
+    assert tree(tmp_path / "out") == archive.expected
+
+
+def test_without_a_scheduler_the_job_ends_and_can_be_resumed(archive, tmp_path, monkeypatch):
     """Here by one machine; the cluster's processes are waited for."""
+    monkeypatch.setattr("gpuenc.archive.cluster.BACK_S", 2.0)
     with Processes(tmp_path / "dask", 1, dask.SLOW.replace("SECONDS", "0.2")) as cluster:
         watcher = Told()
         watcher.workers = lambda states: cluster.scheduler.kill() if "1 workers; 2 sh" in states[0] else None
@@ -135,6 +173,31 @@ def test_a_worker_of_another_version_that_joins_later_gets_nothing(archive, tmp_
     assert any("gpuenc 0.0.1 is there" in note for note in watcher.notes)
     assert {record.worker for record in watcher.records} == {1}
     assert tree(tmp_path / "out") == archive.expected
+
+
+def test_results_in_a_dicomweb_server(tmp_path_factory, tmp_path, monkeypatch):
+    """Each worker asks with what its own environment says, and one that has nothing to say is named."""
+    for name in ("TOKEN", "USER", "PASSWORD"):
+        monkeypatch.delenv(f"GPUENC_DICOMWEB_{name}", raising=False)
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        image(number).write(tmp_path / "in" / f"{number}.dcm")
+    with orthanc.served(tmp_path_factory.mktemp("orthanc")) as url, Processes(tmp_path / "without", 1) as without:
+        address = without.address
+        monkeypatch.setenv("GPUENC_DICOMWEB_USER", orthanc.USER)
+        monkeypatch.setenv("GPUENC_DICOMWEB_PASSWORD", orthanc.PASSWORD)
+        job = Job((tmp_path / "in",), server(url), target(find("rle")), journal=place_of(tmp_path / "home"))
+        with pytest.raises(JobError, match="the server refuses it: wrong credentials") as caught:
+            run(replace(job, cluster=OnCluster(address)), Told())
+        assert caught.value.code == "worker-unfit"
+        with Processes(tmp_path / "dask", 2) as cluster:
+            job, watcher = replace(job, cluster=OnCluster(cluster.address)), Told()
+            run(job, watcher)
+            assert [(record.status, record.reason) for record in watcher.records] == [("encoded", "")] * 4
+            for record in watcher.records:
+                assert record.destination.startswith(url)
+                assert b"private" in retrieved(record.destination)
+            assert run(replace(job, resume=True), Told()).earlier_files == 4
 
 
 def _await_end(group: int) -> None:

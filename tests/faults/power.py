@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpuenc.archive.kept_lines import line_of
 from gpuenc.dicom.atomic import TEMPORARY_SUFFIX
 from tests.faults import jobs, sources
 
@@ -225,7 +226,9 @@ class PowerCuts:
                 except sqlite3.OperationalError:  # cut off while it was made: it knows of nothing
                     rows = []
         self.found_done += len(rows)
-        made = [Path(os.fsdecode(place)) for place, record in rows if json.loads(record)["status"] == "encoded"]
+        made = [
+            Path(os.fsdecode(place)) for place, record in rows if json.loads(line_of(record))["status"] == "encoded"
+        ]
         return [f"done, and not there: {path.name}" for path in made if not path.is_file()]
 
     def _look_at_end(self, way: str) -> list[str]:
