@@ -11,7 +11,6 @@ import time
 from collections import deque
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.addresses import is_remote
@@ -31,7 +30,6 @@ from gpuenc.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from gpuenc.archive.earlier import Earlier
     from gpuenc.archive.pool import Pool
@@ -181,7 +179,7 @@ class _Run:
         self._dicomdirs: list[tuple[int, Record]] = []
         self._committed_s = time.monotonic()
         # A folder on each disk that is written to: of outputs, and of the sources that they replace.
-        self._disks: dict[int, Path] = {}
+        self._disks: dict[int, str | os.PathLike[str]] = {}
         self._on_disk(room_of(job))
         for source in job.sources if job.in_place else ():
             self._on_disk(source if source.is_dir() else source.parent)
@@ -271,7 +269,7 @@ class _Run:
                     self._end_early("disk-full")  # waiting is no use
                 return
             if self._job.in_place:  # there may be other disks below the sources
-                for folder in {task.item.source.parent for task in tasks}:
+                for folder in {os.path.dirname(task.item.source_path) for task in tasks}:
                     self._on_disk(folder)
             self.planner.waiting -= len(tasks)
             room -= len(tasks)
@@ -281,7 +279,7 @@ class _Run:
             self._in_work_bytes.update((task.number, task.size_bytes) for task in tasks)
             self._pool.give(tasks)
 
-    def _on_disk(self, folder: Path) -> None:
+    def _on_disk(self, folder: str | os.PathLike[str]) -> None:
         """Remember a folder that is written to."""
         device = (identity(folder) or (0, 0))[0]
         self._disks.setdefault(device, folder)
@@ -352,7 +350,7 @@ class _Run:
             self._before.append(partial(tell, outcome))
 
 
-def _free_bytes(folder: Path) -> int:
+def _free_bytes(folder: str | os.PathLike[str]) -> int:
     try:
         found = os.statvfs(folder)
     except (OSError, AttributeError):
