@@ -3,8 +3,14 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# But for what `check` runs side by side, once the environment is there.
+ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
+endif
 .PHONY: bench bench-peers bench-files gpu-bench gpu-test gpu-bundle help demo test test-ml check format lint types wheel smoke clean
+
+# Some machines have it: each of the hundreds of processes that tests start would compile the package once more.
+unexport PYTHONDONTWRITEBYTECODE
 
 PY := .venv/bin/python
 INSTALL := $(PY) -m pip install -qq --disable-pip-version-check
@@ -18,12 +24,14 @@ demo: .venv/.demo ## re-encode a real study to HTJ2K into demo-out, verify it, s
 	@$(PY) .ci/demo.py demo-out
 
 test: .venv/.test ## all tests (ARGS="-k name" for some)
-	$(PY) -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	$(PY) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-ml: .venv-ml/.ml ## what needs PyTorch and MONAI, in an environment of its own, .venv-ml (several GB)
 	GPUENC_REQUIRE_ML=1 .venv-ml/bin/python -m pytest tests/ml $(ARGS)
 
-check: lint types wheel smoke test ## what CI runs: lint, types, wheel in a clean environment, tests
+check: .venv/.dev ## what CI runs: lint, types, wheel in a clean environment, tests
+	@$(MAKE) --no-print-directory --jobs 2 $(filter --%,$(.FEATURES:output-sync=--output-sync)) SIDE_BY_SIDE=1 lint types smoke
+	@$(MAKE) --no-print-directory test
 
 format: .venv/.dev ## put the code into its format
 	$(PY) -m ruff format
