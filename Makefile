@@ -13,7 +13,8 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 PY := .venv/bin/python
-INSTALL := $(PY) -m pip install -qq --disable-pip-version-check
+# What is imported is compiled then: most of what the packages bring never is, and half of pip's time went there.
+INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --no-compile
 NO_PYTHON = gpuenc needs Python 3.12 or newer with venv: install one (apt-get install python3-venv on Debian 13, \
 pyenv install 3.12, or uv python install 3.12) or name it with make PYTHON=/path/to/python3
 
@@ -51,7 +52,7 @@ wheel: .venv/.dev ## source distribution and wheel, in dist
 smoke: wheel ## install that wheel into a clean environment and use it
 	@rm -rf .cache/smoke
 	@$(PY) -m venv .cache/smoke
-	@.cache/smoke/bin/python -m pip install -qq --disable-pip-version-check dist/*.whl
+	@.cache/smoke/bin/python -m pip install -qq --disable-pip-version-check --no-compile dist/*.whl
 	.cache/smoke/bin/python -I .ci/smoke.py
 
 bench: .venv/.test ## measure this machine, with peers; results, charts and the README's section
