@@ -3,11 +3,18 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# But for what `check` runs side by side, once the environment is there.
+ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
+endif
 .PHONY: bench bench-peers bench-files gpu-bench gpu-test gpu-bundle help demo test test-ml check format lint types wheel smoke clean
 
+# Some machines have it: each of the hundreds of processes that tests start would compile the package once more.
+unexport PYTHONDONTWRITEBYTECODE
+
 PY := .venv/bin/python
-INSTALL := $(PY) -m pip install -qq --disable-pip-version-check
+# What is imported is compiled then: most of what the packages bring never is, and half of pip's time went there.
+INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --no-compile
 NO_PYTHON = gpuenc needs Python 3.12 or newer with venv: install one (apt-get install python3-venv on Debian 13, \
 pyenv install 3.12, or uv python install 3.12) or name it with make PYTHON=/path/to/python3
 
@@ -18,12 +25,14 @@ demo: .venv/.demo ## re-encode a real study to HTJ2K into demo-out, verify it, s
 	@$(PY) .ci/demo.py demo-out
 
 test: .venv/.test ## all tests (ARGS="-k name" for some)
-	$(PY) -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	$(PY) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-ml: .venv-ml/.ml ## what needs PyTorch and MONAI, in an environment of its own, .venv-ml (several GB)
 	GPUENC_REQUIRE_ML=1 .venv-ml/bin/python -m pytest tests/ml $(ARGS)
 
-check: lint types wheel smoke test ## what CI runs: lint, types, wheel in a clean environment, tests
+check: .venv/.dev ## what CI runs: lint, types, wheel in a clean environment, tests
+	@$(MAKE) --no-print-directory --jobs 2 $(filter --%,$(.FEATURES:output-sync=--output-sync)) SIDE_BY_SIDE=1 lint types smoke
+	@$(MAKE) --no-print-directory test
 
 format: .venv/.dev ## put the code into its format
 	$(PY) -m ruff format
@@ -43,7 +52,7 @@ wheel: .venv/.dev ## source distribution and wheel, in dist
 smoke: wheel ## install that wheel into a clean environment and use it
 	@rm -rf .cache/smoke
 	@$(PY) -m venv .cache/smoke
-	@.cache/smoke/bin/python -m pip install -qq --disable-pip-version-check dist/*.whl
+	@.cache/smoke/bin/python -m pip install -qq --disable-pip-version-check --no-compile dist/*.whl
 	.cache/smoke/bin/python -I .ci/smoke.py
 
 bench: .venv/.test ## measure this machine, with peers; results, charts and the README's section

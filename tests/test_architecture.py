@@ -248,3 +248,9 @@ def test_import_loads_nothing_heavy():
     code = f"import sys, gpuenc; print([name for name in {heavy} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout.strip() == "[]"
+
+
+def test_the_files_that_take_longest_are_there():
+    from tests.conftest import HERE, LONGEST
+
+    assert [name for name in LONGEST if not Path(HERE, name).exists()] == []

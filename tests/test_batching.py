@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuenc.batching import batches, bounded_batches
@@ -16,6 +16,7 @@ def frame(index, fmt=SMALL):
     return Frame(FrameRef("test", index), fmt, np.zeros(fmt.frame_bytes, np.uint8))
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([SMALL, LARGE])), st.integers(1, 7), st.integers(1, 500))
 def test_no_frame_is_lost_reordered_or_mixed(formats, max_frames, max_bytes):
     frames = [frame(i, fmt) for i, fmt in enumerate(formats)]
@@ -28,6 +29,7 @@ def test_no_frame_is_lost_reordered_or_mixed(formats, max_frames, max_bytes):
         assert len(batch) == 1 or sum(f.format.frame_bytes for f in batch) <= max_bytes
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([SMALL, LARGE]), min_size=2), st.integers(1, 7), st.integers(1, 500))
 def test_batches_are_not_smaller_than_they_need_to_be(formats, max_frames, max_bytes):
     frames = [frame(i, fmt) for i, fmt in enumerate(formats)]

@@ -59,7 +59,7 @@ def outputs(tmp_path):
 def impatient(monkeypatch):
     """Have hangs noticed after seconds."""
     right = Workers.__init__
-    monkeypatch.setattr(Workers, "__init__", lambda self, job: right(self, job, file_s=3.0))
+    monkeypatch.setattr(Workers, "__init__", lambda self, job: right(self, job, file_s=2.0))
 
 
 def test_a_poison_file_costs_itself_alone(archive, tmp_path, monkeypatch):
@@ -101,7 +101,7 @@ def test_many_poison_files_at_the_end_do_not_stop_the_job(archive, tmp_path, mon
     """More deaths in a row than a machine that can do nothing is allowed."""
     monkeypatch.setattr(workers_module, "_MOST_DEATHS_AT_FIRST", 4)
     poison.prepare(monkeypatch, tmp_path / "site")
-    bad = [f"z{number}.exit" for number in range(3)]
+    bad = [f"z{number}.exit" for number in range(2)]
     found = reasons(archive("a", "b", *bad))
     assert {name for name, reason in found.items() if reason == "worker-crashed"} == set(bad)
 
@@ -171,7 +171,7 @@ def pools(monkeypatch):
 def test_workers_killed_from_outside(archive, tmp_path, pools):
     """Nothing is lost, done twice, or said to exist because of it."""
     job = archive(*OUTPUT_NAMES, jobs=2, workers=2)
-    assert set(reasons(job, Killer(pools, 3)).values()) == {""}
+    assert set(reasons(job, Killer(pools, 2)).values()) == {""}
     assert outputs(tmp_path) == set(OUTPUT_NAMES)
 
 

@@ -39,7 +39,10 @@ def outcome(folder, tmp_path_factory):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     out = tmp_path_factory.mktemp("results")
     arguments = ["bench", "--data", str(folder), "--to", "rle", "--device", "cpu", "--quick", "-o", str(out)]
-    done = CliRunner().invoke(app, arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "Settings", lambda **options: Settings(**options | {"round_s": 0.01, "latencies": 5}))
+        patch.setattr(sweeps, "QUICK_SIDES", (32, 64, 128, 256))
+        done = CliRunner().invoke(app, arguments)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     return done, out
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuenc.coding import Coding
@@ -83,6 +83,7 @@ def test_what_cannot_be_done_is_refused(fmt: FrameFormat, how: Coding, error: ty
         jobs.prepare_steps(fmt, how)
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 1 << 48),
     st.sampled_from([(16, 1), (8, 2), (4, 4), (16, 3), (8, 6), (4, 12), (8, 1), (4, 1), (4, 6)]),

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuenc.dicom import difference
@@ -103,6 +103,7 @@ def test_deep_nesting_ends(tmp_path):
     assert tags in ([], [0x00400555])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60), st.binary(max_size=60), st.booleans())
 def test_bytes_that_are_no_items_are_no_crash(tmp_path_factory, one, other, implicit):
     folder = tmp_path_factory.mktemp("junk")

@@ -7,7 +7,7 @@ from struct import pack
 import numpy as np
 import pytest
 import xxhash
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuenc.coding import coding
@@ -259,6 +259,7 @@ def test_an_output_that_was_there_stays_when_the_new_one_is_wrong(tmp_path, dama
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 11), st.integers(1, 5), st.sampled_from(["native", "deflated"]), st.booleans())
 def test_one_bit_frames_that_begin_within_bytes(tmp_path_factory, rows, columns, frames, name, trailing):
     bits = made.noise((frames, rows, columns), "u1", 1)

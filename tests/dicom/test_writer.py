@@ -11,7 +11,7 @@ from struct import unpack
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -122,6 +122,7 @@ def test_jpeg_ls_is_padded_inside(tmp_path):
     assert first == b"\xff\xd8abc\xff\xff\xd9"
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=9), st.booleans())
 def test_frames_in_memory_are_found_again(streams, extended):
     dataset = dcmread(BytesIO(made.of(FRAMES).file()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import imagecodecs
@@ -118,7 +119,7 @@ def _copy_without_its_end() -> None:
 
     def short(origin: Any, destination: Any, **options: Any) -> int:
         size = copy(origin, destination, **options)
-        destination.write_bytes(origin.read_bytes().rstrip(b"\0"))
+        Path(destination).write_bytes(Path(origin).read_bytes().rstrip(b"\0"))
         return size
 
     transcode.copy_file = short
