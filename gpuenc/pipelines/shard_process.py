@@ -171,7 +171,7 @@ class _Process:
     """
 
     def __init__(self, stopped: Callable[[], bool]) -> None:
-        self._stopped = stopped
+        self._stopped, self._heard = stopped, False
         try:
             self._process, self._pipe = started(_MODULE, {"GPUENC_WORKER": "1", "GPUENC_WORKERS": "1"})
         except OSError as error:
@@ -186,6 +186,8 @@ class _Process:
 
     def next(self, patience_s: float) -> tuple[Any, ...]:
         """Return what it says next; ``("died", how)``, ``("hung", how)`` or ``("stopped",)`` where it does not."""
+        # It may take a minute to start.
+        patience_s = patience_s if self._heard else max(patience_s, _SILENT_S)
         silent_s = 0.0
         try:
             while not self._pipe.poll(_LOOK_S):
@@ -197,6 +199,7 @@ class _Process:
             message: tuple[Any, ...] = self._pipe.recv()
         except (EOFError, OSError):
             return ("died", how_it_ended(self._process.wait()))
+        self._heard = True
         return message
 
     def close(self) -> None:
