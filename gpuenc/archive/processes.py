@@ -3,11 +3,63 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import signal
+import socket
+import struct
+import subprocess
+import sys
+from multiprocessing import connection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+# How long a process may leave its pipe full.
+_SEND_S = 60
+_START = (
+    "import sys; sys.path[:] = __import__('json').loads(sys.argv[3]); "
+    "__import__('importlib').import_module(sys.argv[1]).main(int(sys.argv[2]))"
+)
+
+
+def started(
+    module: str, environment: Mapping[str, str] | None = None
+) -> tuple[subprocess.Popen[bytes], connection.Connection]:
+    """Start a fresh process, and return it with this one's end of a pipe to it.
+
+    Parameters
+    ----------
+    module : str
+        Whose ``main`` it calls, with the number of its end of the pipe.
+    environment : mapping, optional
+        Variables that it has besides this process's.
+
+    Raises
+    ------
+    OSError
+        It cannot be started.
+    """
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_S, 0))
+    # What it needs to find the same gpuenc, whatever this process was started as.
+    command = [sys.executable, "-c", _START, module, str(theirs.fileno()), json.dumps(sys.path)]
+    try:
+        with signals_held():
+            process = subprocess.Popen(
+                command,
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=os.environ | dict(environment or {}),
+            )
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return process, connection.Connection(ours.detach())
 
 
 @contextlib.contextmanager

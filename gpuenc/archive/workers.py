@@ -8,14 +8,9 @@ that stays with one file for too long is ended, and the same is done with its fi
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import selectors
-import socket
-import struct
 import subprocess
-import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -25,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from gpuenc.archive.budget import ByteBudget
 from gpuenc.archive.leftovers import remove_leftovers
 from gpuenc.archive.pool import QUEUED_PER_FILE
-from gpuenc.archive.processes import how_it_ended, signals_held
+from gpuenc.archive.processes import how_it_ended, started
 from gpuenc.archive.report import Record
 from gpuenc.errors import JobError
 
@@ -46,14 +41,8 @@ _TRIES_ALONE = 2
 # when a folder full of such files is likelier than a machine that can do nothing any more.
 _MOST_DEATHS_UNREADY, _MOST_DEATHS_AT_FIRST, _MOST_DEATHS = 3, 20, 300
 _CLOSE_S = 10.0
-# How long a process may leave its pipe full.
-_SEND_S = 60
 # Longer than it takes to come back here; more, and this process was stopped, and its workers with it.
 _PAUSE_S = 30.0
-_START = (
-    "import sys; sys.path[:] = __import__('json').loads(sys.argv[2]); "
-    "from gpuenc.archive.worker import main; main(int(sys.argv[1]))"
-)
 
 
 @dataclass(slots=True)
@@ -199,27 +188,14 @@ class Workers:
         ]
 
     def _start(self, *, alone: bool = False) -> _Worker:
-        ours, theirs = socket.socketpair()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_S, 0))
         self._started += 1
-        # What a worker needs to find the same gpuenc, whatever this process was started as.
-        command = [sys.executable, "-c", _START, str(theirs.fileno()), json.dumps(sys.path)]
+        about = {"GPUENC_WORKER": str(self._started), "GPUENC_WORKERS": str(self._count)}
         try:
-            with signals_held():
-                process = subprocess.Popen(
-                    command,
-                    pass_fds=(theirs.fileno(),),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    env=os.environ | {"GPUENC_WORKER": str(self._started), "GPUENC_WORKERS": str(self._count)},
-                )
+            process, pipe = started("gpuenc.archive.worker", about)
         except OSError as error:
-            ours.close()
             raise JobError(f"a worker cannot be started: {error.strerror}", code="workers-failed") from None
-        finally:
-            theirs.close()
         files_at_once = 1 if alone else self._files_at_once
-        worker = _Worker(self._started, process, connection.Connection(ours.detach()), files_at_once, alone)
+        worker = _Worker(self._started, process, pipe, files_at_once, alone)
         self._workers.append(worker)
         self._pipes.register(worker.pipe, selectors.EVENT_READ, worker)
         self._send(worker, replace(self._job, jobs=files_at_once))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -78,6 +80,7 @@ def shards(
             uids=uids.value,
         )
         job = ShardJob(tuple(sources), output, encoding, shard_samples=samples, shard_bytes=size * 10**6, resume=resume)
+        job = replace(job, isolated=os.name == "posix")
         _demand_plugin(encoding)
         with told():
             summary = write_shards(job, stop)

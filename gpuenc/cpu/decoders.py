@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import imagecodecs
@@ -79,6 +79,7 @@ def decode(
     return _decode(syntax, codestream, fmt, exact=syntax.loss == "never", foreign=True)[0]
 
 
+@lru_cache(maxsize=256)
 def decoded_format(uid: str, fmt: FrameFormat) -> FrameFormat:
     """Return the format of the cells that a `Coded` frame decodes to.
 

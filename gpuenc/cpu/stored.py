@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +47,13 @@ def stored_values(frame: Frame) -> tuple[NDArray[Any], FrameFormat]:
         values = samples.upsample_422(values, fmt.rows, fmt.columns)
     elif fmt.samples > 1 and fmt.planar:
         values = samples.interleave(values.reshape(fmt.samples, fmt.rows, fmt.columns))
-    now = replace(
+    now = _stored_format(fmt)
+    return np.require(values.reshape(now.shape), requirements=["C", "A", "W"]), now
+
+
+@lru_cache(maxsize=256)
+def _stored_format(fmt: FrameFormat) -> FrameFormat:
+    return replace(
         fmt,
         planar=0,
         big_endian=False,
@@ -54,7 +61,6 @@ def stored_values(frame: Frame) -> tuple[NDArray[Any], FrameFormat]:
         overlay_bits=0,
         photometric="YBR_FULL" if fmt.subsampled else fmt.photometric,
     )
-    return np.require(values.reshape(now.shape), requirements=["C", "A", "W"]), now
 
 
 def _samples(cells: NDArray[Any], fmt: FrameFormat) -> NDArray[Any]:

@@ -6,11 +6,13 @@ describe the old samples are set anew or left out, and where only the caller can
 
 from __future__ import annotations
 
+import re
+import warnings
 from copy import deepcopy
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from pydicom.charset import convert_encodings, decode_bytes, encode_string
 from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -20,15 +22,16 @@ from pydicom.uid import UID, ExplicitVRBigEndian, generate_uid
 from gpuenc._version import __version__
 from gpuenc.dicom import functional_groups as groups
 from gpuenc.dicom import geometry, iods
+from gpuenc.dicom import template as checked
 from gpuenc.dicom.pixels import may_be_lossy
 from gpuenc.dicom.transcribe import vr_of
-from gpuenc.errors import InvalidPixels, SourceError
+from gpuenc.errors import InvalidOption, InvalidPixels, SourceError
 from gpuenc.frames import FrameFormat
 
 if TYPE_CHECKING:
     from pydicom.tag import BaseTag
 
-    from gpuenc.dicom.scale import Scale
+    from gpuenc.dicom.derivation import Derivation
 
 # What describes the samples, or the file, and not what they show.
 _OF_OLD_SAMPLES = frozenset((
@@ -52,51 +55,10 @@ _OF_OLD_VALUES = (
 )  # fmt: skip
 _SAYS_WHAT_VALUES_MEAN = ("RescaleSlope", "ModalityLUTSequence", "DoseGridScaling")
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+_CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")
 # Enhanced objects need a code (PS3.3 C.7.6.16.2.6), and CID 7203, which may be extended, has none for this.
 _SOME_COMPUTATION = ("COMPUTED", "99GPUENC", "Samples computed by a program")
 _DEFAULT_DESCRIPTION = "Samples replaced by an array derived from them (gpuenc)"
-
-
-@dataclass(frozen=True, slots=True)
-class Derivation:
-    """What is said of new pixels.
-
-    Parameters
-    ----------
-    format : FrameFormat
-        Of their cells.
-    number_of_frames : int
-        How many.
-    scale : Scale or None
-        What stored values mean; None where they mean nothing in particular.
-    keeps_scale : bool
-        They mean what the template's do.
-    units : str
-        Rescale Type; empty for unspecified.
-    window : tuple of float or None
-        Window Center and Width.
-    resized : bool
-        They show the template's field of view in another number of rows and columns.
-    description, code : str, tuple of str or None
-        Derivation Description, and a code for it: value, scheme, meaning.
-    series_instance_uid, series_description : str
-        Of the new series; empty for a new UID, and for the template's words.
-    series_number : int or None
-        Of the new series.
-    """
-
-    format: FrameFormat
-    number_of_frames: int
-    scale: Scale | None = None
-    keeps_scale: bool = False
-    units: str = ""
-    window: tuple[float, float] | None = None
-    resized: bool = False
-    description: str = ""
-    code: tuple[str, str, str] | None = None
-    series_instance_uid: str = ""
-    series_description: str = ""
-    series_number: int | None = None
 
 
 def derived(template: Dataset, asked: Derivation) -> Dataset:
@@ -108,8 +70,11 @@ def derived(template: Dataset, asked: Derivation) -> Dataset:
         The template lacks what every image has, or is big endian.
     InvalidPixels
         The new pixels contradict what it says, and only the caller can know what is true; the message says how.
+    InvalidOption
+        What is to be said cannot be said in its character set, or of its kind.
     """
     _check_template(template)
+    _check_characters(template, asked)
     iods.check(template, asked.format, asked.number_of_frames)
     made = _copied(template)
     enhanced = groups.has(made)
@@ -164,15 +129,35 @@ def new_format(
 
 
 def _check_template(template: Dataset) -> None:
-    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"):
-        if not template.get(keyword):
-            raise SourceError(f"the template has no {keyword}, which every image has", code="corrupt-header")
+    checked.check(template)
     meta = getattr(template, "file_meta", None) or {}
     if meta.get("TransferSyntaxUID") == ExplicitVRBigEndian or template.original_encoding[1] is False:
         raise SourceError(
             "the template is big endian: gpuenc.compress(template, 'explicit-vr-little-endian') first",
             code="unknown-syntax",
         )
+
+
+def _check_characters(template: Dataset, asked: Derivation) -> None:
+    """Refuse text that would come back as another (PS3.5 6.1): pydicom would write question marks."""
+    if all(text.isascii() for text in asked.texts):
+        return
+    try:
+        names = template.get("SpecificCharacterSet") or ""
+        encodings = convert_encodings([names] if isinstance(names, str) else list(names))
+    except Exception as error:  # noqa: BLE001 - of a character set that nobody knows
+        raise SourceError(
+            f"the template's Specific Character Set cannot be used ({type(error).__name__})", code="corrupt-header"
+        ) from None
+    for text in asked.texts:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            again = decode_bytes(encode_string(text, encodings), encodings, set())
+        if again != text:
+            raise InvalidOption(
+                "a text has characters that the template's Specific Character Set does not: use others, or give a "
+                "template in ISO_IR 192"
+            )
 
 
 def _copied(template: Dataset) -> Dataset:
@@ -274,6 +259,8 @@ def _values(made: Dataset, asked: Derivation) -> None:
     if "PixelPresentation" in made:
         made.PixelPresentation = "MONOCHROME" if asked.format.samples == 1 else "TRUE_COLOR"
     if "Units" in made:
+        if not _CODE_STRING.fullmatch(asked.units):
+            raise InvalidOption(f"rescale_type={asked.units!r} cannot be Units, a code string such as 'BQML'")
         made.Units = asked.units
     if groups.has(made):
         groups.set_values(made, asked.scale, asked.units or "US", asked.window)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydicom.valuerep import DSfloat
 
 from gpuenc.dicom import functional_groups as groups
+from gpuenc.dicom.template import numbers
 from gpuenc.errors import InvalidPixels
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def resize(made: Dataset, fmt: FrameFormat, *, resized: bool) -> None:
 
     Raises
     ------
+    SourceError
+        Spacing, position or orientation are no numbers.
     InvalidPixels
         Nobody says that it is the same field of view, or it cannot be told here where the pixels lie.
     """
@@ -53,19 +56,19 @@ def resize(made: Dataset, fmt: FrameFormat, *, resized: bool) -> None:
         return
     scale = rows / fmt.rows, columns / fmt.columns
     _aspect(made, *scale)
-    before = list(made.get("PixelSpacing") or ())
+    before = numbers(made, "PixelSpacing", 2, positive=True) if made.get("PixelSpacing") is not None else None
     for keyword in _SPACINGS:
         if made.get(keyword) is not None:
-            made[keyword].value = [_ds(float(value) * by) for value, by in zip(made[keyword].value, scale, strict=True)]
-    position, orientation = made.get("ImagePositionPatient"), made.get("ImageOrientationPatient")
-    if position is None:
+            spacing = numbers(made, keyword, 2, positive=True)
+            made[keyword].value = [_ds(value * by) for value, by in zip(spacing, scale, strict=True)]
+    if made.get("ImagePositionPatient") is None:
         return
-    if not before or orientation is None:
+    if before is None or made.get("ImageOrientationPatient") is None:
         raise InvalidPixels("The template has a position without spacing or orientation: where pixels lie is unknown")
-    down, right = ((float(now) - float(then)) / 2 for now, then in zip(made.PixelSpacing, before, strict=True))
+    position, orientation = numbers(made, "ImagePositionPatient", 3), numbers(made, "ImageOrientationPatient", 6)
+    down, right = ((float(now) - then) / 2 for now, then in zip(made.PixelSpacing, before, strict=True))
     made.ImagePositionPatient = [
-        _ds(float(position[axis]) + float(orientation[axis]) * right + float(orientation[axis + 3]) * down)
-        for axis in range(3)
+        _ds(position[axis] + orientation[axis] * right + orientation[axis + 3] * down) for axis in range(3)
     ]
 
 

@@ -65,14 +65,13 @@ def layout_of(shape: tuple[int, ...], dtype: np.dtype[Any], options: Mapping[str
     InvalidOption
         `axes` is none of them.
     InvalidPixels
-        It is not that of this array, or ``ambiguous-layout``: more than one fits.
-    ValueError
-        The array has fewer than 2 or more than 4 dimensions.
+        The array has fewer than 2 or more than 4 axes, it is not the layout of this array, or ``ambiguous-layout``:
+        more than one fits.
     """
     if axes:
         return _named(shape, axes)
     if len(shape) not in (2, 3, 4):
-        raise ValueError(f"Unable to encode {len(shape)}D ndarrays")
+        raise InvalidPixels(f"Unable to encode {len(shape)}D ndarrays")
     possible = [_layout(shape, name) for name in LAYOUTS if len(name) == len(shape)]
     fitting = [found for found in possible if found.shape[3] in _SAMPLES and _agrees(found, options)]
     if not fitting:

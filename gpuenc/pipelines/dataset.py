@@ -52,10 +52,12 @@ class FrameDataset:
         Keywords of PS3.6, such as ``"SeriesInstanceUID"``, whose values every sample has. They are kept in the index,
         and are patient data where they are.
     rescale : bool
-        Apply Rescale Slope and Intercept (PS3.3 C.11.1): float32. Frames without them keep their values.
-    window : (center, width), (center, width, function) or 'file', optional
-        Apply the Modality LUT and this window, or that of each file (C.11.2): float32 from 0 to 1. `function` is
-        ``"LINEAR"``, ``"LINEAR_EXACT"`` or ``"SIGMOID"``.
+        Apply the Modality LUT (PS3.3 C.11.1), which is Rescale Slope and Intercept or a Modality LUT Sequence: float32.
+        Frames without one keep their values.
+    window : (center, width), (center, width, function), 'file' or 'lut', optional
+        Apply the Modality LUT and this window, or the VOI LUT of each file (C.11.2): float32 from 0 to 1. `function` is
+        ``"LINEAR"``, ``"LINEAR_EXACT"`` or ``"SIGMOID"``. Where a file has both a window and a VOI LUT Sequence,
+        ``"file"`` takes the window and ``"lut"`` the table; where it has one of them, both take that.
     invert : bool
         Turn MONOCHROME1 into MONOCHROME2: after the window 1 - x, without one mirrored in the range of Bits Stored.
     size : (rows, columns), optional
@@ -97,7 +99,7 @@ class FrameDataset:
         index: str | os.PathLike[str] | None = None,
         columns: Sequence[str] = (),
         rescale: bool = False,
-        window: tuple[float, float] | tuple[float, float, str] | Literal["file"] | None = None,
+        window: tuple[float, float] | tuple[float, float, str] | Literal["file", "lut"] | None = None,
         invert: bool = False,
         size: tuple[int, int] | None = None,
         on_stale: OnStale = "error",
@@ -306,13 +308,15 @@ class _Work:
             raise one.named(error) from error
 
 
-def _window(window: Any) -> Window | Literal["file"] | None:
+def _window(window: Any) -> Window | Literal["file", "lut"] | None:
     if window is None or isinstance(window, Window):
         return window
-    if window == "file":
-        return "file"
-    if isinstance(window, str) or not 2 <= len(window) <= 3:
-        raise InvalidOption(f"window must be 'file', (center, width) or (center, width, function), not {window!r}")
+    if isinstance(window, str) and window in ("file", "lut"):
+        return "file" if window == "file" else "lut"
+    if not isinstance(window, tuple | list) or not 2 <= len(window) <= 3:
+        raise InvalidOption(
+            f"window must be 'file', 'lut', (center, width) or (center, width, function), not {window!r}"
+        )
     return Window(*window)
 
 

@@ -18,6 +18,7 @@ from gpuenc.errors import InvalidOption, InvalidPixels
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from gpuenc.dicom.tables import Table
     from gpuenc.dicom.transforms import Transform
     from gpuenc.frames import FrameFormat
 
@@ -49,6 +50,11 @@ class Window:
     function: str = "LINEAR"
 
     def __post_init__(self) -> None:
+        for name in ("center", "width"):
+            try:
+                object.__setattr__(self, name, float(getattr(self, name)))
+            except (TypeError, ValueError, OverflowError):
+                raise InvalidOption(f"{name} of a window is a number, not {getattr(self, name)!r}") from None
         if self.function not in _FUNCTIONS:
             raise InvalidOption(f"a VOI LUT Function is one of {', '.join(_FUNCTIONS)}, not {self.function!r}")
         least = self.width >= 1 if self.function == "LINEAR" else self.width > 0
@@ -63,9 +69,11 @@ class Display:
     Parameters
     ----------
     rescale : bool
-        Rescale Slope and Intercept are applied (PS3.3 C.11.1).
-    window : Window or 'file', optional
-        This window, or that of the file, is applied after them; 0 to 1 comes out.
+        The Modality LUT is applied (PS3.3 C.11.1): Rescale Slope and Intercept, or the table that takes their place.
+    window : Window, 'file' or 'lut', optional
+        This window, or that of the file, is applied after it; 0 to 1 comes out. Of a file that has both a window and a
+        VOI LUT Sequence, which are alternatives (C.11.2), ``'file'`` takes the window and ``'lut'`` the table; of one
+        that has only one of them, both take that. Of several windows, or tables, it is the first.
     invert : bool
         MONOCHROME1 becomes MONOCHROME2, so that larger is brighter in all frames.
     size : (int, int), optional
@@ -73,7 +81,7 @@ class Display:
     """
 
     rescale: bool = False
-    window: Window | Literal["file"] | None = None
+    window: Window | Literal["file", "lut"] | None = None
     invert: bool = False
     size: tuple[int, int] | None = None
 
@@ -119,43 +127,101 @@ def shown(stored: Any, fmt: FrameFormat, transform: Transform, display: Display,
     """
     values = stored
     if display.rescale or display.window is not None:
-        plain = (transform.slope, transform.intercept, transform.modality_lut) == (1, 0, False)
+        plain = (transform.slope, transform.intercept, transform.modality) == (1, 0, None)
         if fmt.photometric not in _MONOCHROME and (display.window is not None or not plain):
             raise InvalidPixels(
                 f"rescaling and windows are for MONOCHROME1 and MONOCHROME2, and this is {fmt.photometric}",
                 code="not-monochrome",
             )
-        values = rescaled(values, transform, xp)
-    if display.window is not None:
-        chosen = _window_of(transform) if display.window == "file" else display.window
-        values = windowed(values, chosen, xp)
+        values = _through_tables(values, transform, display.window, xp, plain=plain)
     if display.invert and fmt.photometric == "MONOCHROME1":
         values = 1 - values if display.window is not None else inverted(values, fmt)
     return values if display.size is None else resized(values, display.size, xp)
 
 
-def rescaled(stored: Any, transform: Transform, xp: Any = np) -> Any:
-    """Return Rescale Slope * stored + Rescale Intercept (PS3.3 C.11.1.1.2), float32.
+def _through_tables(
+    stored: Any, transform: Transform, window: Window | Literal["file", "lut"] | None, xp: Any, *, plain: bool
+) -> Any:
+    """Return values after the Modality LUT, and after the VOI LUT where one is wanted."""
+    table = None if isinstance(window, Window) else _table_of(transform, window)
+    if table is not None:
+        # Entries are found in 64 bits: a value next to the middle of two must not move to the other.
+        values = stored if plain else rescaled(stored, transform, xp, xp.float64)
+        return looked_up(values, table, xp, whole=True)
+    values = rescaled(stored, transform, xp)
+    if window is None:
+        return values
+    return windowed(values, window if isinstance(window, Window) else _window_of(transform), xp)
 
-    Stored values of more than 24 bits are rounded to what a float32 holds.
+
+def rescaled(stored: Any, transform: Transform, xp: Any = np, kind: Any = np.float32) -> Any:
+    """Return the output of the Modality LUT: an entry of its table, or Rescale Slope * stored + Rescale Intercept.
+
+    PS3.3 C.11.1.1. Stored values of more than 24 bits are rounded to what a float32 holds. A table counts where there
+    are both, against the standard, as other readers have it.
+
+    Parameters
+    ----------
+    stored : array
+        Stored values, integers.
+    transform : Transform
+        What the file says of them.
+    xp : module
+        numpy, or CuPy.
+    kind : dtype
+        Of the numbers where they are computed; entries are float32.
 
     Raises
     ------
     InvalidPixels
-        ``no-modality``: the file has a Modality LUT Sequence instead, or no numbers, or not one for each frame.
+        ``no-modality``: a table that cannot be used, or no numbers, or not one for each frame.
     """
-    if transform.modality_lut:
-        raise InvalidPixels("there is a Modality LUT Sequence, which is not applied", code="no-modality")
+    if transform.modality is not None:
+        if transform.modality.wrong:
+            raise InvalidPixels(
+                f"the Modality LUT Sequence cannot be used: {transform.modality.wrong}", code="no-modality"
+            )
+        return looked_up(stored, transform.modality, xp)
     if not (math.isfinite(transform.slope) and math.isfinite(transform.intercept)):
         raise InvalidPixels(
             "Rescale Slope and Rescale Intercept are no numbers, or not stated once for each frame", code="no-modality"
         )
-    values = stored.astype(xp.float32)
+    values = stored.astype(kind)
     if transform.slope != 1:
-        values *= xp.float32(transform.slope)
+        values *= values.dtype.type(transform.slope)
     if transform.intercept:
-        values += xp.float32(transform.intercept)
+        values += values.dtype.type(transform.intercept)
     return values
+
+
+def looked_up(values: Any, table: Table, xp: Any = np, *, whole: bool = False) -> Any:
+    """Return the entry of each value, float32 (PS3.3 C.11.1.1.1, C.11.2.1.1).
+
+    Parameters
+    ----------
+    values : array
+        Integers, or floats, which take the entry of the nearest integer.
+    table : Table
+        The table.
+    xp : module
+        numpy, or CuPy.
+    whole : bool
+        Entries are divided by the greatest that their bits can say, so that 0 to 1 comes out.
+    """
+    entries = _entries(table, whole)
+    if values.dtype.kind == "f":
+        places = xp.rint(values)
+    else:
+        places = values.astype(xp.int32 if values.dtype.itemsize < 4 else xp.int64)
+    places -= places.dtype.type(table.first)
+    places = xp.clip(places, places.dtype.type(0), places.dtype.type(entries.size - 1), out=places)
+    return xp.take(xp.asarray(entries), places.astype(xp.int32, copy=False))
+
+
+@lru_cache(maxsize=64)
+def _entries(table: Table, whole: bool) -> NDArray[np.float32]:
+    entries = table.entries().astype(np.float32)
+    return entries / np.float32((1 << table.bits) - 1) if whole else entries
 
 
 def windowed(values: Any, window: Window, xp: Any = np) -> Any:
@@ -240,9 +306,21 @@ def _taps(have: int, wanted: int) -> tuple[NDArray[np.intp], NDArray[np.float32]
     return np.minimum(places, have - 1), weights.astype(np.float32)
 
 
+def _table_of(transform: Transform, wanted: Literal["file", "lut"] | None) -> Table | None:
+    """Return the VOI LUT of a file's own that is to be shown, None where it is its window, or none is wanted."""
+    table = transform.voi
+    if wanted is None or table is None or (wanted == "file" and transform.center is not None):
+        return None
+    if table.wrong:
+        raise InvalidPixels(f"the VOI LUT Sequence cannot be used: {table.wrong}", code="no-window")
+    return table
+
+
 def _window_of(transform: Transform) -> Window:
     if transform.center is None or transform.width is None:
-        raise InvalidPixels("the file has no Window Center and Window Width: give a window", code="no-window")
+        raise InvalidPixels(
+            "the file has no Window Center and Window Width, and no VOI LUT Sequence: give a window", code="no-window"
+        )
     try:
         return Window(transform.center, transform.width, transform.function)
     except InvalidOption as error:

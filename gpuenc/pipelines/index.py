@@ -25,7 +25,7 @@ from gpuenc.pipelines.records import LeftOut, Record, Seen
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-_KIND, _VERSION = "gpuenc index of frames", 1
+_KIND, _VERSION = "gpuenc index of frames", 2
 _SCHEMA = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE files (
@@ -213,8 +213,10 @@ class _Connection:
     def about(self) -> dict[str, str]:
         """Return what the index says of itself, once it is one."""
         about: dict[str, str] = dict(self.sqlite.execute("SELECT key, value FROM about").fetchall())
-        if about.get("kind") != _KIND or about.get("version") != str(_VERSION):
-            raise sqlite3.DatabaseError("it is of another kind or version")
+        if about.get("kind") != _KIND:
+            raise sqlite3.DatabaseError("it is of another kind")
+        if about.get("version") != str(_VERSION):
+            raise sqlite3.DatabaseError(f"another version of gpuenc wrote it; this one's have version {_VERSION}")
         return about
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from array import array
+from base64 import b64decode, b64encode
 from dataclasses import asdict, dataclass
 from struct import unpack_from
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gpuenc.dicom import columns as dicom_columns
 from gpuenc.dicom.pixels import DEFLATED
 from gpuenc.dicom.source import DicomFile
+from gpuenc.dicom.tables import Table
 from gpuenc.dicom.transforms import Transform, transforms
 from gpuenc.errors import GpuencError, SourceError
 from gpuenc.frames import FrameFormat
@@ -159,10 +161,9 @@ def to_row(record: Record) -> tuple[Any, ...]:
     """Return a record as values that SQLite stores; `from_row` makes a record of them again."""
     seen = record.seen
     fmt = {key: value for key, value in asdict(record.format).items() if key != "palette"}
-    told = [[t.slope, t.intercept, t.center, t.width, t.function, t.modality_lut] for t in record.transforms]
     return (
         seen.path, seen.size, seen.mtime_ns, record.frames, record.syntax, json.dumps(fmt), record.native_at,
-        record.pieces, record.firsts, record.through, json.dumps(told), json.dumps(record.columns),
+        record.pieces, record.firsts, record.through, _told(record.transforms), json.dumps(record.columns),
     )  # fmt: skip
 
 
@@ -178,6 +179,31 @@ def from_row(row: tuple[Any, ...]) -> Record:
         pieces,
         firsts,
         bool(through),
-        tuple(Transform(*values) for values in json.loads(told)),
+        _transforms(told),
         json.loads(columns),
+    )
+
+
+def _told(transforms: tuple[Transform, ...]) -> str:
+    """Return transforms as JSON, each table once."""
+    tables = list(dict.fromkeys(table for t in transforms for table in (t.modality, t.voi) if table is not None))
+    places: dict[Table | None, int | None] = {None: None} | {table: place for place, table in enumerate(tables)}
+    frames = [
+        [t.slope, t.intercept, t.center, t.width, t.function, places[t.modality], places[t.voi]] for t in transforms
+    ]
+    packed = [[table.first, table.bits, b64encode(table.packed).decode(), table.wrong] for table in tables]
+    return json.dumps({"frames": frames, "tables": packed})
+
+
+def _transforms(told: str) -> tuple[Transform, ...]:
+    """Return the transforms of which `_told` made JSON; raises `ValueError` and others where it is damaged."""
+    said = json.loads(told)
+    tables = [Table(first, bits, b64decode(packed), wrong) for first, bits, packed, wrong in said["tables"]]
+    for table in tables:
+        if not table.wrong:
+            table.entries()
+    either = {None: None} | dict(enumerate(tables))
+    return tuple(
+        Transform(slope, intercept, center, width, function, either[modality], either[voi])
+        for slope, intercept, center, width, function, modality, voi in said["frames"]
     )

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpuenc.dicom.pixels import may_be_lossy
+from gpuenc.dicom.tables import table_in, voi_signed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,6 +79,8 @@ class Description:
         self._shared = _items(dataset, "SharedFunctionalGroupsSequence")[:1]
         self._per_frame = _items(dataset, "PerFrameFunctionalGroupsSequence")
         self._dataset = dataset
+        self._read = source.format
+        self._modality = _table(_items(dataset, "ModalityLUTSequence"), signed=source.format.signed)
         lossy = not lossless or (may_be_lossy(source.syntax) and source.syntax != syntax.uid)
         self._fixed: dict[str, Any] = {
             "transfer_syntax_uid": syntax.uid,
@@ -99,18 +102,24 @@ class Description:
             "palette": _palette(source) if stored.photometric == "PALETTE COLOR" else None,
         }
 
+    def _voi_signed(self, values: Any) -> bool:
+        said = _rescale(values) or {"slope": 1.0, "intercept": 0.0}
+        return voi_signed(self._read, said["slope"], said["intercept"], modality=self._modality is not None)
+
     def frame(self, index: int, crc32: int | None = None) -> bytes:
         """Return the JSON of frame `index`, from 0: UTF-8, keys in order, what is unknown left out."""
         groups = [*self._per_frame[index : index + 1], *self._shared]
         measures = _first(groups, "PixelMeasuresSequence", self._dataset)
         values = _first(groups, "PixelValueTransformationSequence", self._dataset)
+        voi = _first(groups, "FrameVOILUTSequence", self._dataset)
         said = {
             **self._fixed,
             "frame": index,
             "crc32": crc32,
             "rescale": _rescale(values),
-            "modality_lut": True if "ModalityLUTSequence" in self._dataset else None,
-            "window": _windows(_first(groups, "FrameVOILUTSequence", self._dataset)),
+            "modality_lut": self._modality,
+            "window": _windows(voi),
+            "voi_lut": _table(_items(voi, "VOILUTSequence"), signed=self._voi_signed(values)),
             "pixel_spacing": _numbers(measures, "PixelSpacing", 2) or _numbers(measures, "ImagerPixelSpacing", 2),
             "slice_thickness": _number(measures, "SliceThickness"),
             "spacing_between_slices": _number(measures, "SpacingBetweenSlices"),
@@ -165,11 +174,24 @@ def _rescale(dataset: Any) -> dict[str, Any] | None:
     return {"slope": slope, "intercept": intercept, **({"type": unit} if unit else {})}
 
 
-def _windows(dataset: Any) -> list[dict[str, float]] | None:
+def _windows(dataset: Any) -> list[dict[str, Any]] | None:
     centers, widths = _numbers(dataset, "WindowCenter"), _numbers(dataset, "WindowWidth")
     if not centers or not widths:
         return None
-    return [{"center": center, "width": width} for center, width in zip(centers, widths, strict=False)]
+    function = _coded(dataset, "VOILUTFunction")
+    about = {} if function in (None, "LINEAR") else {"function": function}
+    return [{"center": center, "width": width, **about} for center, width in zip(centers, widths, strict=False)]
+
+
+def _table(items: list[Any], *, signed: bool) -> dict[str, Any] | None:
+    """Return the table of the first item: its first value, the bits of entries, and these as words, little endian."""
+    if not items:
+        return None
+    table = table_in(items[0], signed=signed)
+    if table.wrong:
+        return {"unusable": table.wrong}
+    entries = base64.b64encode(table.entries().astype("<u2").tobytes()).decode()
+    return {"first": table.first, "bits": table.bits, "data": entries}
 
 
 def _coded(dataset: Any, keyword: str) -> str | None:

@@ -83,7 +83,7 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
+class Opened:
     """A file with frames to give.
 
     Parameters
@@ -136,8 +136,8 @@ class SampleStream:
     ----------
     troubles : list of Trouble
         What gave no sample so far.
-    changed : int or None
-        The file that changed after samples of it may have been yielded, which are of no use then. No other is opened.
+    lost : Trouble or None
+        Of a file that changed after samples of it may have been yielded, which are of no use then. No other is opened.
     """
 
     def __init__(
@@ -154,9 +154,9 @@ class SampleStream:
         self._paths = paths
         self._encoding = encoding
         self._next, self._first_frame = start
-        self._ahead: _Opened | None = None
+        self._ahead: Opened | None = None
         self.troubles: list[Trouble] = []
-        self.changed: int | None = None
+        self.lost: Trouble | None = None
 
     def __iter__(self) -> Generator[Sample]:
         """Yield every sample."""
@@ -171,12 +171,12 @@ class SampleStream:
             if self._ahead:
                 self._ahead.source.close()
 
-    def _open_next(self) -> _Opened | None:
+    def _open_next(self) -> Opened | None:
         """Return the next file that has samples; None behind the last."""
         if self._ahead:
             opened, self._ahead = self._ahead, None
             return opened
-        while self._next < len(self._paths) and self.changed is None and not self._stopped():
+        while self._next < len(self._paths) and self.lost is None and not self._stopped():
             number, first = self._next, self._first_frame
             self._next, self._first_frame = number + 1, 0
             if number in self._without:
@@ -191,7 +191,7 @@ class SampleStream:
                 self.troubles.append(Trouble(number, "unreadable-source", f"the source cannot be read: {why}"))
         return None
 
-    def _open(self, number: int, first: int) -> _Opened:
+    def _open(self, number: int, first: int) -> Opened:
         target = self._encoding.target
         stamp = Stamp.of(self._paths[number])
         source = DicomFile(self._paths[number], name=str(number), hold_bytes=_HELD_BYTES)
@@ -201,15 +201,15 @@ class SampleStream:
             source.demand_described_once()
             if source.syntax == target.syntax.uid and source.compressed:
                 source.frame(0)
-                return _Opened(number, source, stamp, first, source.format, None)
+                return Opened(number, source, stamp, first, source.format, None)
             cells = encoded_format(source, target)
             wanted = coding(target, cells, keeps_jpeg=keeps_jpeg(source.syntax, target.syntax))
-            return _Opened(number, source, stamp, first, cells, wanted)
+            return Opened(number, source, stamp, first, cells, wanted)
         except BaseException:
             source.close()
             raise
 
-    def _taken(self, opened: _Opened) -> Iterator[Sample]:
+    def _taken(self, opened: Opened) -> Iterator[Sample]:
         with opened.source:
             try:
                 description = opened.description(self._encoding.target, self._encoding.uids)
@@ -261,7 +261,7 @@ class SampleStream:
                 described.append((opened.number, description))
                 yield from self._frames(opened)
 
-    def _frames(self, opened: _Opened) -> Iterator[Frame]:
+    def _frames(self, opened: Opened) -> Iterator[Frame]:
         """Yield a file's frames up to the first that cannot be read, or is not of the file that was opened."""
         palette = opened.cells.palette
         for index in range(opened.first, opened.source.number_of_frames):
@@ -277,11 +277,11 @@ class SampleStream:
                 return
             yield replace(frame, format=replace(frame.format, palette=palette)) if palette else frame
 
-    def _has_changed(self, opened: _Opened) -> bool:
+    def _has_changed(self, opened: Opened) -> bool:
         # What is held was looked at when it was opened, and nothing is read any more.
         if opened.source.held is not None or Stamp.of_any(opened.source.path) == opened.stamp:
             return False
-        self.changed = opened.number
+        self.lost = Trouble(opened.number, "source-changed", CHANGED)
         return True
 
     def _sample(

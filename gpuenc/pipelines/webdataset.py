@@ -23,7 +23,8 @@ from gpuenc.archive.scan import scan
 from gpuenc.dicom.atomic import AtomicFile, temporaries_of
 from gpuenc.dicom.digests import file_digest, xxh3_128
 from gpuenc.errors import DestinationError, JobError
-from gpuenc.pipelines.shard_sources import CHANGED, Encoding, SampleStream, Trouble
+from gpuenc.pipelines.shard_process import WorkerStream
+from gpuenc.pipelines.shard_sources import Encoding, SampleStream, Trouble
 from gpuenc.pipelines.tar_shard import TarShard
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class ShardJob:
         Most samples, and most bytes, of one shard; one sample is always let in.
     resume : bool
         Go on where an interrupted job left off.
+    isolated : bool
+        Files are opened and encoded in a process of their own, which may crash or hang; see `WorkerStream`. Shards are
+        the same.
     """
 
     sources: tuple[Path, ...]
@@ -62,6 +66,7 @@ class ShardJob:
     shard_samples: int = 10_000
     shard_bytes: int = 1 << 30
     resume: bool = False
+    isolated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +164,8 @@ class _Run:
             return self._write_all(stop)
 
     def _write_all(self, stop: threading.Event) -> Summary:
-        while (changed := self._write_some(stop)) is not None:
-            self._take_back(changed)
+        while (lost := self._write_some(stop)) is not None:
+            self._take_back(lost)
         troubles = self.summary.troubles
         self.summary.troubles = _sorted([*troubles, *self._left_out])
         if not self.summary.interrupted:
@@ -168,17 +173,18 @@ class _Run:
             self._write_index()
         return self.summary
 
-    def _write_some(self, stop: threading.Event) -> int | None:
-        """Write shards to the end, or up to a file that changed while it was read, which is returned."""
+    def _write_some(self, stop: threading.Event) -> Trouble | None:
+        """Write shards to the end, or up to a file whose samples are of no use after all, whose trouble is returned."""
         # What is not read is no file to open.
         out = {trouble.file for trouble in self._left_out}
-        stream = SampleStream(self.summary.paths, self._job.encoding, self._start, without=out, stopped=stop.is_set)
+        make = WorkerStream if self._job.isolated else SampleStream
+        stream = make(self.summary.paths, self._job.encoding, self._start, without=out, stopped=stop.is_set)
         before = self.summary.troubles
         with ExitStack() as stack:
             samples = stack.enter_context(closing(iter(stream)))
             shard: TarShard | None = None
             for sample in samples:
-                if stop.is_set() or stream.changed is not None:
+                if stop.is_set() or stream.lost is not None:
                     break
                 if shard is not None and self._full(shard, sample):
                     self._finish(shard, (sample.file, sample.frame), [*before, *stream.troubles])
@@ -189,13 +195,13 @@ class _Run:
                     shard = stack.enter_context(TarShard(path, overwrite=self._job.resume, token=self._token))
                 shard.add(f"{sample.file:08d}-{sample.frame:06d}", sample.members)
             self.summary.interrupted = stop.is_set()
-            if shard is not None and not self.summary.interrupted and stream.changed is None:
+            if shard is not None and not self.summary.interrupted and stream.lost is None:
                 self._finish(shard, (len(self.summary.paths), 0), [*before, *stream.troubles])
         self.summary.troubles = [*before, *stream.troubles]
-        return None if self.summary.interrupted else stream.changed
+        return None if self.summary.interrupted else stream.lost
 
-    def _take_back(self, changed: int) -> None:
-        """Leave out a file that changed while it was read, and remove the shards that have samples of it.
+    def _take_back(self, lost: Trouble) -> None:
+        """Leave out a file whose samples are of no use, and remove the shards that have some.
 
         Raises
         ------
@@ -203,14 +209,18 @@ class _Run:
             ``journal-differs``: an earlier run made some of them.
         """
         gone = []
-        while self._starts and self._start > (changed, 0):
+        while self._starts and self._start > (lost.file, 0):
             self._start = self._starts.pop()
             gone.append(self.summary.shards.pop().name)
-        if self._start > (changed, 0):
-            raise JobError("a source has changed: begin anew in another folder", code="journal-differs")
-        kept = [each for each in self.summary.troubles if each.file != changed and _at(each) < self._start]
+        if self._start > (lost.file, 0):
+            raise JobError(
+                f"shards of an earlier run hold samples of a file that has to be left out ({lost.code}): begin anew in "
+                "another folder",
+                code="journal-differs",
+            )
+        kept = [each for each in self.summary.troubles if each.file != lost.file and _at(each) < self._start]
         self.summary.troubles = kept
-        self._left_out.append(Trouble(changed, "source-changed", CHANGED))
+        self._left_out.append(lost)
         self._write_journal(self._start, kept)
         for name in gone:
             os.unlink(self._folder / name)

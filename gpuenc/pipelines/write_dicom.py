@@ -16,9 +16,11 @@ from pydicom.errors import InvalidDicomError
 
 from gpuenc import engine
 from gpuenc.coding import RAW_FAMILIES, check_format, coding
+from gpuenc.dicom import template as checked
 from gpuenc.dicom.arrays import ArrayFrames, DeviceFrames, frames_of_array, on_host, taken
 from gpuenc.dicom.attributes import SOP_INSTANCE_UID, SOURCE_IMAGES, apply, changes, with_ratio
-from gpuenc.dicom.derived import Derivation, derived, new_format
+from gpuenc.dicom.derivation import Derivation, code_of, integer_of, pair_of, text_of, uid_of, window_of
+from gpuenc.dicom.derived import derived, new_format
 from gpuenc.dicom.description import DatasetAttributes
 from gpuenc.dicom.header import header_of
 from gpuenc.dicom.layouts import layout_of
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 type Rescale = tuple[float, float] | Literal["template", "range"] | None
 
 _NATIVE = "1.2.840.10008.1.2.1"
+_MOST_BITS, _MOST = 32, (1 << 63) - 1
 _NOT_OPTIONS = frozenset({"photometric_interpretation", "whole_cells"})
 
 
@@ -168,47 +171,49 @@ def write_dicom(
     Raises
     ------
     SourceError
-        The template is no image object, or cannot be read.
+        The template is no image object, or cannot be read, or says what is no number where it should be one.
     InvalidPixels
         The array is not what an object like the template can hold, or only the caller can know what is true of it; the
         message says what to do.
     InvalidOption, NotImplementedError
-        An option is wrong, or the transfer syntax cannot be written.
+        An option is wrong, such as a window without a width, a UID that is none, or text that its VR does not take; or
+        the transfer syntax cannot be written.
     DestinationError
         ``destination-exists`` and others; nothing is left of the output.
     RuntimeError
         No plug-in is available, or each of them failed.
     """
-    path = Path(out)
+    path = _path("out", out)
     syntax = find(target)
     chosen = from_options(syntax, {name: options[name] for name in options if name not in _NOT_OPTIONS})
+    said: dict[str, Any] = {
+        "units": text_of("rescale_type", rescale_type, "LO"),
+        "window": window_of(window),
+        "resized": bool(resized),
+        "description": text_of("description", description, "ST"),
+        "code": code_of(derivation_code),
+        "series_instance_uid": uid_of("series_instance_uid", series_instance_uid),
+        "series_description": text_of("series_description", series_description, "LO"),
+        "series_number": integer_of("series_number", series_number, -(1 << 31), (1 << 31) - 1),
+    }
+    bits_stored = integer_of("bits_stored", bits_stored, 1, _MOST_BITS)
+    threads = integer_of("threads", threads, 1, _MOST)
+    device_memory_bytes = integer_of("device_memory_bytes", device_memory_bytes, 1, _MOST)
+    rescale = _rescale(rescale)
     like = _read(template)
     samples, scale, axes = _samples(like, array, layout, rescale)
-    kind = on_host(samples).dtype
+    kind, keeps = on_host(samples).dtype, rescale == "template"
     fmt = new_format(
         like,
         axes.shape,
         bits=kind.itemsize * 8,
-        stored=bits_stored or _bits_stored(like, kind, keeps=rescale == "template"),
+        stored=bits_stored or _bits_stored(like, kind, keeps=keeps),
         signed=kind.kind == "i",
         photometric=photometric,
     )
     check_format(fmt)
     frames = frames_of_array(samples, fmt, axes, raw=syntax.family in RAW_FAMILIES)
-    asked = Derivation(
-        frames.format,
-        frames.number_of_frames,
-        scale=scale,
-        keeps_scale=rescale == "template",
-        units=rescale_type,
-        window=window,
-        resized=resized,
-        description=description,
-        code=derivation_code,
-        series_instance_uid=series_instance_uid,
-        series_description=series_description,
-        series_number=series_number,
-    )
+    asked = Derivation(frames.format, frames.number_of_frames, scale=scale, keeps_scale=keeps, **said)
     near = frames.device if isinstance(frames, DeviceFrames) else None
     plugins = chain(syntax, "", options, device, device_memory_bytes=device_memory_bytes, near=near)
     made = derived(like, asked)
@@ -271,15 +276,42 @@ def _samples(template: Dataset, array: Any, layout: str, rescale: Rescale) -> tu
     return *_stored(there, described.dtype, template, rescale), axes
 
 
-def _read(template: Dataset | str | os.PathLike[str]) -> Dataset:
-    if isinstance(template, Dataset):
-        return template
+def _path(name: str, given: Any) -> Path:
     try:
-        return dcmread(template, stop_before_pixels=True)
+        path = Path(given)
+    except TypeError:
+        raise InvalidOption(f"{name} is a path, not {type(given).__name__}") from None
+    if "\0" in str(path):
+        raise InvalidOption(f"{name} is no path: it has a zero byte in it")
+    return path
+
+
+def _rescale(given: Any) -> Rescale:
+    """Return what was given, numbers as a tuple of two."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        if given not in ("template", "range"):
+            raise InvalidOption(f"rescale is (slope, intercept), 'template', 'range' or None, not '{given}'")
+        return "template" if given == "template" else "range"
+    return pair_of("rescale", "(slope, intercept)", given)
+
+
+def _read(template: Any) -> Dataset:
+    like = template if isinstance(template, Dataset) else _read_file(_path("template", template))
+    checked.check(like)
+    return like
+
+
+def _read_file(path: Path) -> Dataset:
+    try:
+        return dcmread(path, stop_before_pixels=True)
     except InvalidDicomError:
         raise SourceError("the template is not a DICOM file", code="not-dicom") from None
     except OSError as error:
         raise SourceError(f"the template cannot be read: {error.strerror or type(error).__name__}") from None
+    except Exception as error:  # noqa: BLE001 - pydicom's reader raises whatever it likes, and quotes the file
+        raise SourceError(f"the template cannot be read ({type(error).__name__})", code="corrupt-header") from None
 
 
 def _stated(template: Dataset, shape: tuple[int, ...]) -> dict[str, Any]:
@@ -295,8 +327,6 @@ def _stated(template: Dataset, shape: tuple[int, ...]) -> dict[str, Any]:
 
 def _stored(array: Any, dtype: np.dtype[Any], template: Dataset, rescale: Rescale) -> tuple[Any, Scale | None]:
     """Return stored values and what they mean; None where that is the template's, or nothing."""
-    if isinstance(rescale, str) and rescale not in ("template", "range"):
-        raise InvalidOption(f"rescale is (slope, intercept), 'template', 'range' or None, not '{rescale}'")
     if dtype.kind in "ui":
         if dtype.itemsize > 4:
             raise InvalidPixels(f"The array's dtype is {dtype}: convert it to integers of 8, 16 or 32 bits")

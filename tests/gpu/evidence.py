@@ -32,8 +32,8 @@ nothing whose row is open.
 |---|---|---|---|
 """
 
-_CODESTREAMS, _LANES, _SPEED, _KERNELS, _HTJ2K, _ENCODERS = (
-    f"tests/gpu/test_{name}.py" for name in ("codestreams", "lanes", "speed", "kernels", "htj2k", "encoders")
+_CODESTREAMS, _LANES, _SPEED, _KERNELS, _HTJ2K, _ENCODERS, _DATASET = (
+    f"tests/gpu/test_{name}.py" for name in ("codestreams", "lanes", "speed", "kernels", "htj2k", "encoders", "dataset")
 )
 
 # Claim → where it is shown.
@@ -81,6 +81,11 @@ ROWS: dict[str, tuple[str, str]] = {
     "sanitizer": ("compute-sanitizer (memcheck, racecheck, initcheck) finds nothing in the kernel tests", _KERNELS),
     "htj2k-kernels": ("Our HTJ2K kernels write the reference's bytes: 100,000 random frames", _HTJ2K),
     "htj2k-rates": ("GB/s of native pixels of our HTJ2K kernels: launches alone, host memory to codestreams", _HTJ2K),
+    "dataset-exact": ("FrameDataset: stored values equal those of the CPU, real files and batches", _DATASET),
+    "dataset-shown": ("FrameDataset: rescaling, windows, tables, inversion and size within the tolerance", _DATASET),
+    "dataset-dlpack": ("FrameDataset: arrays stay on the device and are handed over by DLPack uncopied", _DATASET),
+    "dataset-memory": ("FrameDataset: device memory over ten epochs, and after it is closed", _DATASET),
+    "dataset-rates": ("FrameDataset: frames/s of 512 x 512, 12 bits, HTJ2K and native, and of the CPU", _DATASET),
     "driver": ("Driver and libraries with which all this ran; a driver of CUDA 13.0 under a build for 13.3", _LANES),
 }  # fmt: skip
 

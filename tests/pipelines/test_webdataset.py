@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -136,6 +137,30 @@ def test_json_says_what_the_object_says_and_nothing_of_the_patient(archive, tmp_
         number = next(n for n, path in enumerate(summary.paths) if path.name == "eCT_Supplemental.dcm")
         said = json.loads(found[f"{number:08d}-{index:06d}"]["json"])
         assert said["position"] == list(map(float, item.PlanePositionSequence[0].ImagePositionPatient))
+
+
+def test_json_holds_the_tables_and_functions_that_show_a_frame(tmp_path):
+    from tests.pipelines.test_tables import MODALITY, VOI, noise, sequence
+
+    first, second = noise(4096, 16), noise(1000, 12)
+    window = made.Element(0x00281050, "DS", "40"), made.Element(0x00281051, "DS", "400")
+    sigmoid = made.Element(0x00281056, "CS", "SIGMOID")
+    tables = sequence(MODALITY, -2048, 16, first), sequence(VOI, 65000, 12, second)
+    odd = made.Element(VOI, "SQ", [[made.Element(0x00283002, "US", (2, 0, 7)), made.Element(0x00283006, "US", (1, 2))]])
+    (tmp_path / "in").mkdir()
+    for name, elements in (("a", (*tables, *window, sigmoid)), ("b", (odd,)), ("c", (tables[1],))):
+        made.of(made.noise((1, 5, 6), "i2", 12), stored=12, elements=elements).write(tmp_path / "in" / name)
+    run(tmp_path / "in", tmp_path / "out")
+    a, b, c = (json.loads(sample["json"]) for sample in samples(tmp_path / "out").values())
+    assert (a["modality_lut"]["first"], a["modality_lut"]["bits"]) == (-2048, 16)
+    assert np.array_equal(np.frombuffer(base64.b64decode(a["modality_lut"]["data"]), "<u2"), first)
+    assert (a["voi_lut"]["first"], a["voi_lut"]["bits"]) == (65000, 12)
+    assert np.array_equal(np.frombuffer(base64.b64decode(a["voi_lut"]["data"]), "<u2"), second)
+    assert a["window"] == [{"center": 40, "width": 400, "function": "SIGMOID"}]
+    assert list(b["voi_lut"]) == ["unusable"]
+    assert "modality_lut" not in b
+    assert c["voi_lut"]["first"] == 65000 - 65536  # its input is signed there
+    assert "SECRET" not in json.dumps((a, b, c))
 
 
 def test_uids_as_asked(archive, tmp_path):
