@@ -31,7 +31,7 @@ from gpuenc.dicom.description import modality_of
 from gpuenc.dicom.digests import file_digest, xxh3_128
 from gpuenc.dicom.header import header, trailer
 from gpuenc.dicom.overlays import EmbeddedOverlays
-from gpuenc.dicom.source import DicomFile
+from gpuenc.dicom.source import TOLD_GROUPS, DicomFile
 from gpuenc.dicom.writer import OutputFile
 from gpuenc.encoder import error_of
 from gpuenc.errors import GpuencError, SourceError, ValuesOutsideBitsStored
@@ -170,7 +170,8 @@ def _transcode(work: _Work) -> Record:
     if not replaces and os.path.lexists(item.place):
         return _record(work, "skipped", "destination-exists", "the destination exists")
     try:
-        source = DicomFile(item.source_path, hold_bytes=0 if work.opened else _HELD_BYTES, file=work.opened)
+        groups, held_bytes = (TOLD_GROUPS, 0) if job.dry_run else (None, 0 if work.opened else _HELD_BYTES)
+        source = DicomFile(item.source_path, hold_bytes=held_bytes, groups=groups, file=work.opened)
     except SourceError as error:
         if error.code == "not-dicom":
             return _record(work, "skipped", error.code, str(error))

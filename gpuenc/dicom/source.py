@@ -50,6 +50,8 @@ __all__ = ["DatasetSource", "DicomFile", "frames_of", "may_be_lossy"]
 # Of the attributes that say what the pixels are: Image Pixel, overlays, offset tables; and of those that must not be
 # in a data set.
 DESCRIBING_GROUPS = frozenset((0x0002, 0x0028, *range(0x6000, 0x6100), 0x7FE0))
+# What a plan tells of a file: with these, Modality and UIDs.
+TOLD_GROUPS = DESCRIBING_GROUPS | {0x0008}
 # A header longer than this is not read into memory.
 MAX_HEADER_BYTES = 256 << 20
 # What a Deflated file may inflate to: 4 GiB of Pixel Data, which is the most a length field can say, and its header.
@@ -232,8 +234,9 @@ class DicomFile(PixelSource):
         self._detect_encoding(window, at)
         try:
             self.elements, pixels, end = walk(
-                window, at, self._size, implicit=self.implicit, big_endian=self.big_endian, groups=groups
-            )
+                window, at, self._size, implicit=self.implicit, big_endian=self.big_endian,
+                groups=None if bare else groups,  # whether it is a data set at all, all of its tags tell
+            )  # fmt: skip
         except SourceError:
             if bare:
                 raise SourceError("not a DICOM file", code="not-dicom") from None
