@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gpuenc.archive import processes as processes_module
 from gpuenc.archive import workers as workers_module
 from gpuenc.archive.job import run
 from gpuenc.archive.pool import Task
@@ -226,7 +227,7 @@ def test_a_worker_that_says_nothing_is_a_hung_one(archive, tmp_path):
 
 
 def test_a_worker_that_does_not_listen_does_not_stop_the_job(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr(workers_module, "_SEND_S", 1)
+    monkeypatch.setattr(processes_module, "_SEND_S", 1)
     pool = Workers(archive("a", jobs=1))
     pool.demand_ready()
     (tmp_path / "out").mkdir()
