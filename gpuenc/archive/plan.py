@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.addresses import is_remote
+from gpuenc.archive.elsewhere import demand_elsewhere, demand_reached
 from gpuenc.archive.job import run
 from gpuenc.archive.landing import Landing
 from gpuenc.archive.planner import found
@@ -78,6 +79,9 @@ def plan(job: Job, stop: threading.Event, manifest: Writer | None = None, *, see
     seed : int
         Of the choice of the sample.
     """
+    if job.is_elsewhere:
+        demand_elsewhere(job)
+        demand_reached(replace(job, dry_run=True), with_input=True)
     collector = _Collector(random.Random(seed))
     items = found(job)
     if manifest:

@@ -32,6 +32,7 @@ _LINE_EVERY_S = 10.0
 _WORKER_LINES = 16
 # Before this much is known, an estimate of the time left says nothing.
 _ETA_AFTER_S = 2.0
+_STOPPED = {"disk-full": "there is no room left", "store-lost": "the store or server does not work any more"}
 
 
 class Display(Watcher):
@@ -138,11 +139,15 @@ class Display(Watcher):
         self._show(self._console, summary_table(summary, _far(summary), dry_run=self._dry_run))
         if summary.interrupted:
             left = summary.planned - summary.done
-            why = "there is no room left" if summary.stopped == "disk-full" else summary.stopped
+            why = _STOPPED.get(summary.stopped, summary.stopped)
+            if summary.outage:
+                self._show(self._errors, visible(summary.outage))
             # A job in which nothing was begun has left no journal.
             after = "go on with --resume" if summary.resumable else "begin again"
             if summary.stopped == "disk-full":
                 after = f"make some, then {after}"
+            if summary.stopped == "store-lost":
+                after = f"when it does again, {after}"
             self._show(self._errors, f"{why}: {left} of {counted(summary.planned, 'file')} have no outcome; {after}")
 
     def _tell(self, advance: int = 0) -> None:

@@ -73,6 +73,8 @@ def plan(
         with _manifest_at(manifest, job) as writer, told():
             made = make_plan(job, stop, writer)
         show(_table(made, writer))
+    if made.summary.stopped == "store-lost":
+        give_up(made.summary.outage, Exit.ENVIRONMENT)
     if made.summary.stopped:
         raise typer.Exit(Exit.INTERRUPTED)
     if not made.summary.planned:
