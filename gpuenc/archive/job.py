@@ -152,6 +152,8 @@ def _pool(job: Job, watcher: Watcher) -> Pool:
     if job.cluster:
         from gpuenc.archive.members import Members
 
+        if not job.cluster.address.startswith("local"):
+            watcher.note(f"asking for the Dask scheduler at {job.cluster.address}")
         return Members(job, watcher.note)
     # What does files takes long to import, and the process that only hands them out does not need it.
     if job.workers:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # Enough to see a mixture; each is encoded.
 _SAMPLE_FILES, _SAMPLE_BYTES = 24, 256 << 20
+# Of files that would fail; a manifest's job, and a dry run's report, have them all.
+MOST_NAMED = 20
 
 
 @dataclass(slots=True)
@@ -42,6 +44,8 @@ class Plan:
     ----------
     summary : Summary
         Of a dry run.
+    failed : list of Record
+        The first of the files that would fail.
     syntaxes, modalities : Counter
         Files that would be encoded, by the Transfer Syntax UID of the source, and by modality.
     encoded_bytes, copied_bytes : int
@@ -55,6 +59,7 @@ class Plan:
     """
 
     summary: Summary = field(default_factory=Summary)
+    failed: list[Record] = field(default_factory=list)
     syntaxes: Counter[str] = field(default_factory=Counter)
     modalities: Counter[str] = field(default_factory=Counter)
     encoded_bytes: int = 0
@@ -118,6 +123,8 @@ class _Collector(Watcher):
 
     def done(self, record: Record) -> None:
         """Count one file."""
+        if record.status == "failed" and len(self.plan.failed) < MOST_NAMED:
+            self.plan.failed.append(record)
         self.first_s = min(self.first_s, record.finished_s - record.seconds)
         self.last_s = max(self.last_s, record.finished_s)
         if record.status == "copied":

@@ -570,6 +570,19 @@ def test_wrong_credentials(store, tmp_path, monkeypatch, caplog):
     assert store.keys() == ["in/a.dcm"]
 
 
+def test_an_object_of_another_transfer_syntax_is_not_taken_for_the_output(store, tmp_path):
+    IMAGE.write(tmp_path / "a.dcm")
+    assert [record.status for record in transcode(tmp_path / "a.dcm", store.at("out"), "rle")] == ["encoded"]
+    [same] = transcode(tmp_path / "a.dcm", store.at("out"), "rle")
+    store.requests.clear()
+    [other] = transcode(tmp_path / "a.dcm", store.at("out"), "htj2k-lossless")
+    assert same.reason == other.reason == "destination-exists"
+    assert same.message == "the destination exists"
+    assert other.message == "the destination exists, in another transfer syntax than asked for: rle"
+    [(_, _, headers)] = store.asked("GET", "/out/")
+    assert int(headers["range"].rpartition("-")[2]) < 4096
+
+
 @only_s3
 def test_who_may_not_list_may_write(store, tmp_path):
     IMAGE.write(tmp_path / "a.dcm")
