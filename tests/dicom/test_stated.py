@@ -29,7 +29,7 @@ def test_files_of_pydicom():
     assert found == {path: by_pydicom(path) for path in paths}
 
 
-@pytest.mark.parametrize("end", [0, 100, 131, 132, 140, 150, 200])
+@pytest.mark.parametrize("end", [0, 100, 131, 132, 140, 150, 200, IMAGE.index(made.EXPLICIT.encode()) + 15])
 def test_beginnings_that_do_not_say(end):
     assert stated_syntax(IMAGE) == made.EXPLICIT
     assert stated_syntax(IMAGE[:end]) == ""
