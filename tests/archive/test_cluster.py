@@ -60,8 +60,8 @@ def test_the_outputs_are_those_of_one_machine_also_when_resumed(cluster, archive
     assert archive.reconciled(watcher) == {"z.text": "not-dicom"}
     assert tree(tmp_path) == archive.expected
     assert before.items() <= times(tmp_path).items()
-    assert "2 workers, 4 files at once" in watcher.notes[0]
-    assert "dashboard: " in watcher.notes[0]
+    assert "2 workers, 4 files at once" in watcher.notes[1]
+    assert "dashboard: " in watcher.notes[1]
 
 
 def test_a_worker_that_is_killed_costs_nothing(cluster, archive, tmp_path, monkeypatch):
