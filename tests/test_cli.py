@@ -317,6 +317,9 @@ def test_lossy_targets(tmp_path):
         (("--to", "rle", "--device", "-1"), 2, "index of a GPU"),
         (("--to", "rle", "--device-memory", "-1"), 2, "--device-memory"),
         (("--to", "rle", "--jobs", "-1"), 2, "--jobs"),
+        (("--to", "rle", "--cluster", "local:0"), 2, "local:N"),
+        (("--to", "rle", "--cluster", "tcp://host:0"), 2, "host:port"),
+        (("--to", "rle", "--report", "s3://bucket/r"), 2, "not an address"),
         (("--nonsense",), 2, "--nonsense"),
     ],
 )
@@ -327,6 +330,55 @@ def test_usage(study, tmp_path, args, code, said):
     assert out == ""
     assert not (tmp_path / "out").exists()
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("verify", "s3://key:hush@b/in", "out"),
+        ("verify", "out", "--record", "gs://key:hush@b/r"),
+        ("report", "s3://key:hush@b/out"),
+        ("report", "out", "-o", "s3://key:hush@b/page.html"),
+        ("merge-reports", "az://key:hush@c/r", "-o", "all"),
+        ("shards", "in", "-o", "s3://key:hush@b/out", "--to", "rle"),
+        ("shards", "https://key:hush@host/in", "-o", "out", "--to", "rle"),
+    ],
+)
+def test_an_address_where_only_paths_of_this_machine_will_do(args, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = gpuenc(*args)
+    assert (code, out) == (2, "")
+    assert "not an address" in " ".join(err.replace("│", " ").split())
+    assert "hush" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_names_what_would_fail(study, tmp_path):
+    (study / "bad").mkdir()
+    for number in range(23):
+        (study / "bad" / f"{number:02}.dcm").write_bytes(IMAGE.file()[:-100])
+    code, _, err = gpuenc("plan", study, "-o", tmp_path / "out", "--to", "htj2k-lossless", "--workers", "0")
+    done = transcode(study, "-o", tmp_path / "out")
+    assert code == done[0] == 1
+    *named, last = err.splitlines()
+    assert len(set(named)) == 20
+    assert set(named) < set(done[2].splitlines())
+    assert all("[truncated]" in line for line in named)
+    assert "and 3 more" in last
+
+
+def test_outputs_of_another_transfer_syntax_are_not_taken_for_those_that_were_asked_for(study, tmp_path):
+    out, report = tmp_path / "out", tmp_path / "r"
+    assert transcode(study, "-o", out, to="rle")[0] == 0
+    before = sum(dcmread(path).file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.5" for path in out.rglob("*.dcm"))
+    code, _, err = transcode(study, "-o", out, "--report", report)
+    found = [json.loads(line) for line in report.read_bytes().splitlines()]
+    others = [each for each in found if each["message"].endswith("in another transfer syntax than asked for: rle")]
+    assert (code, len(others)) == (0, before)
+    assert {each["reason"] for each in others} == {"destination-exists"}
+    assert f"{before} outputs there already, in another transfer syntax than asked for" in " ".join(err.split())
+    code, _, err = transcode(study, "-o", out, to="rle")
+    assert (code, err) == (0, "")
 
 
 def test_no_input(tmp_path):

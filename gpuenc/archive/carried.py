@@ -16,6 +16,7 @@ from gpuenc.archive.addresses import is_object, is_remote, is_server, text_of
 from gpuenc.archive.report import Record
 from gpuenc.archive.scan import Item
 from gpuenc.archive.stamp import Stamp
+from gpuenc.archive.there import why_skipped
 from gpuenc.archive.transcode import Interrupted, transcode_file
 from gpuenc.dicom.atomic import DISK_FULL
 from gpuenc.dicom.source import DicomFile
@@ -110,8 +111,8 @@ class _Carrier:
 
             demand_name(item.destination)
             # What may be the job's own is looked at when it is known what it should be.
-            if not replaces and stamp_of(item.destination, writing=True):
-                return self.without_output("skipped", "destination-exists", "the destination exists")
+            if not replaces and (there := stamp_of(item.destination, writing=True)):
+                return self.without_output("skipped", "destination-exists", why_skipped(item.place, job, there))
         if is_remote(item.destination):
             self.kept_at = text_of(item.destination)
         if job.dry_run:
@@ -173,6 +174,8 @@ class _Carrier:
         place = None if is_remote(item.destination) else self.place
         work = Item(source, output, replaces=item.replaces)
         record = transcode_file(work, job, self.stop, self.waits, destination=place)
+        # Where copies lie on this machine is in no record.
+        record = record.but(message=record.message.replace(f"'{folder}'", "for copies of objects"))
         if digest and record.source_digest and record.source_digest != digest:
             raise SourceError("the copy of the object is not what was sent", code="source-changed")
         if record.status not in _MADE or not is_remote(item.destination):

@@ -60,6 +60,15 @@ _CONFIG = {"distributed.admin.low-level-log-length": 100, "distributed.worker.pr
 _LOGGERS = tuple(map(logging.getLogger, ("distributed", "distributed.client")))
 
 
+def _not_there(address: str, error: Exception) -> str:
+    if address.startswith("local"):
+        return f"no cluster can be started here: {type(error).__name__}"
+    return (
+        f"no Dask scheduler answered at {address} within {_CONNECT_S:.0f} s ({type(error).__name__}): is it running, "
+        "is this the address that it prints when it starts, can this machine reach it, does it ask for TLS (tls://)?"
+    )
+
+
 class WorkerGone(RuntimeError):
     """The worker that had a task is not there any more."""
 
@@ -106,10 +115,7 @@ class Dask:
             self._begin(self._opened(_CONNECT_S))
         except (OSError, ValueError, RuntimeError) as error:
             self._close_local()
-            raise JobError(
-                f"there is no Dask scheduler at {job.cluster.address}: {type(error).__name__}",
-                code="cluster-unavailable",
-            ) from None
+            raise JobError(_not_there(address, error), code="cluster-unavailable") from None
 
     def __str__(self) -> str:
         """Where it is, and where its dashboard is."""

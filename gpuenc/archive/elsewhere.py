@@ -71,29 +71,75 @@ def demand_elsewhere(job: Job) -> None:
         demand_client()
 
 
-def demand_reached(job: Job) -> None:
-    """Check that stores and servers answer to who asks for them here: for machines other than the one that plans.
+def demand_reached(job: Job, *, with_input: bool = False) -> None:
+    """Check that stores and servers answer to who asks for them here, before every file finds out by itself.
 
-    What is not there is no reason: its files say so.
+    Parameters
+    ----------
+    job : Job
+        Whose sources and destination are asked for: one list each. Of a dry run, no server is.
+    with_input : bool
+        A source that is no object, with nothing below it, is a reason too.
 
     Raises
     ------
     JobError
-        ``store-denied``, ``store-unreachable``.
+        ``unreadable-source``: a source's bucket is not there, or nothing in a source is; ``store-missing``: that of the
+        destination is not; ``store-denied``, ``store-unreachable``, ``store-failed``.
     """
-    for path in dict.fromkeys((*job.sources, job.destination)):
-        try:
-            if is_object(path):
-                from gpuenc.archive.stores import listed
+    for source in dict.fromkeys(job.sources):
+        if is_object(source):
+            _demand_source(source, with_input)
+    try:
+        if is_object(job.destination):
+            _demand_writable(job.destination)
+        elif is_server(job.destination) and not job.dry_run:
+            from gpuenc.archive.dicomweb import demand_answer
 
-                next(listed(path), None)
-            elif is_server(path):
-                from gpuenc.archive.dicomweb import demand_answer
+            demand_answer(job.destination)
+    except (SourceError, DestinationError) as error:
+        said = "there is no such bucket" if error.code == "store-missing" else str(error)
+        raise JobError(f"{text_of(job.destination)}: {said}", code=error.code) from None
 
-                demand_answer(path)
-        except (SourceError, DestinationError) as error:
-            if error.code in ("store-denied", "store-unreachable"):
-                raise JobError(f"{text_of(path)}: {error}", code=error.code) from None
+
+def _demand_source(source: Path, with_input: bool) -> None:
+    from gpuenc.archive.stores import listed, stamp_of
+
+    said, code = "there is no such object, and nothing below it", "unreadable-source"
+    try:
+        if next(listed(source), None) or not with_input or stamp_of(source):
+            return
+    except SourceError as error:
+        if error.code == "store-name":
+            return  # something is there
+        # Who may not list may read the one object that is asked for.
+        if error.code == "store-denied" and _is_there(source):
+            return
+        # What has no list is no object.
+        missing = error.code == "store-missing"
+        said, code = ("there is no such bucket", code) if missing else (str(error), error.code)
+    raise JobError(f"{text_of(source)}: {said}", code=code)
+
+
+def _is_there(source: Path) -> bool:
+    from gpuenc.archive.stores import stamp_of
+
+    with contextlib.suppress(SourceError):
+        return stamp_of(source) is not None
+    return False
+
+
+def _demand_writable(place: Path) -> None:
+    from gpuenc.archive.stores import listed, stamp_of
+
+    try:
+        next(listed(place), None)
+    except SourceError as error:
+        if error.code == "store-denied":
+            # Who may not list may write: each output is asked for by its name before it is written.
+            stamp_of(place / ".gpuenc", writing=True)
+        elif error.code != "store-name":
+            raise
 
 
 def fills_up_here(job: Job) -> bool:

@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING
 
 from gpuenc.archive.addresses import is_remote
 from gpuenc.archive.dicomdir_outcome import brought_up_to_date, is_held
-from gpuenc.archive.elsewhere import demand_elsewhere, fills_up_here, room_of, scratch_folder, with_scratch
+from gpuenc.archive.elsewhere import (
+    demand_elsewhere,
+    demand_reached,
+    fills_up_here,
+    room_of,
+    scratch_folder,
+    with_scratch,
+)
 from gpuenc.archive.folders import identity, make_folders
 from gpuenc.archive.journal import Journal
 from gpuenc.archive.leftovers import new_token, remove_leftovers
 from gpuenc.archive.locks import only_in_place, only_job
+from gpuenc.archive.outage import Outage
 from gpuenc.archive.planner import Planner
 from gpuenc.archive.pool import QUEUED_PER_FILE
 from gpuenc.archive.publisher import Complete, Publisher
@@ -43,7 +51,7 @@ _WAIT_S = 0.2
 _MOST_AT_ONCE = 1024
 # An output whose header changes at the end is there twice for a moment.
 _PEAK_OUTPUT = 2
-_LOST = "destination-lost"
+_LOST, _OUTAGE = "destination-lost", "store-lost"
 
 
 def run(
@@ -71,12 +79,14 @@ def run(
     JobError
         Nothing here can encode, or no worker can be started (``workers-failed``); the destination is
         ``destination-unwritable``; the journal cannot be used (codes that begin with ``journal-``); the outcomes do
-        not add up to the files found (``unreconciled``). Nothing is raised for what a file holds.
+        not add up to the files found (``unreconciled``); a store or server cannot be used
+        (`gpuenc.archive.elsewhere.demand_reached`). Nothing is raised for what a file holds.
     """
     started = time.perf_counter()
     job = replace(with_scratch(job.absolute()), token=job.token or new_token(cluster=job.cluster is not None))
     if job.is_elsewhere:
         demand_elsewhere(job)
+        demand_reached(job, with_input=items is None)
     summary = Summary()
     if job.target.lossless and job.verify != "none" and job.verify_share < 1:
         summary.verify_sample = f"sample={job.verify_share * 100:g}%"
@@ -142,6 +152,8 @@ def _pool(job: Job, watcher: Watcher) -> Pool:
     if job.cluster:
         from gpuenc.archive.members import Members
 
+        if not job.cluster.address.startswith("local"):
+            watcher.note(f"asking for the Dask scheduler at {job.cluster.address}")
         return Members(job, watcher.note)
     # What does files takes long to import, and the process that only hands them out does not need it.
     if job.workers:
@@ -169,6 +181,7 @@ class _Run:
         self._job, self._watcher, self._stop = job, watcher, stop
         self._journal, self._pool, self._summary = journal, pool, summary
         self.planner = Planner(job, journal, self._settled, self._earlier, items)
+        self._outage = Outage(job)
         self._begun = False
         self._before: list[Callable[[], None]] = []
         self._in_work_bytes: dict[int, int] = {}
@@ -324,6 +337,9 @@ class _Run:
         self._settled(record)
         if record.reason in ("disk-full", _LOST) and not self._summary.stopped:
             self._end_early(record.reason)
+        elif not self._summary.stopped and (why := self._outage.why(record)):
+            self._summary.outage = why
+            self._end_early(_OUTAGE)
 
     def _end_dicomdirs(self) -> None:
         """Bring each DICOMDIR up to what became of its files."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuenc.archive.addresses import is_remote
+from gpuenc.archive.elsewhere import demand_elsewhere, demand_reached
 from gpuenc.archive.job import run
 from gpuenc.archive.landing import Landing
 from gpuenc.archive.planner import found
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # Enough to see a mixture; each is encoded.
 _SAMPLE_FILES, _SAMPLE_BYTES = 24, 256 << 20
+# Of files that would fail; a manifest's job, and a dry run's report, have them all.
+MOST_NAMED = 20
 
 
 @dataclass(slots=True)
@@ -41,6 +44,8 @@ class Plan:
     ----------
     summary : Summary
         Of a dry run.
+    failed : list of Record
+        The first of the files that would fail.
     syntaxes, modalities : Counter
         Files that would be encoded, by the Transfer Syntax UID of the source, and by modality.
     encoded_bytes, copied_bytes : int
@@ -54,6 +59,7 @@ class Plan:
     """
 
     summary: Summary = field(default_factory=Summary)
+    failed: list[Record] = field(default_factory=list)
     syntaxes: Counter[str] = field(default_factory=Counter)
     modalities: Counter[str] = field(default_factory=Counter)
     encoded_bytes: int = 0
@@ -78,6 +84,9 @@ def plan(job: Job, stop: threading.Event, manifest: Writer | None = None, *, see
     seed : int
         Of the choice of the sample.
     """
+    if job.is_elsewhere:
+        demand_elsewhere(job)
+        demand_reached(replace(job, dry_run=True), with_input=True)
     collector = _Collector(random.Random(seed))
     items = found(job)
     if manifest:
@@ -114,6 +123,8 @@ class _Collector(Watcher):
 
     def done(self, record: Record) -> None:
         """Count one file."""
+        if record.status == "failed" and len(self.plan.failed) < MOST_NAMED:
+            self.plan.failed.append(record)
         self.first_s = min(self.first_s, record.finished_s - record.seconds)
         self.last_s = max(self.last_s, record.finished_s)
         if record.status == "copied":

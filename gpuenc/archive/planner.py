@@ -12,6 +12,7 @@ from gpuenc.archive.elsewhere import outputs_of, refused_elsewhere, stands_elsew
 from gpuenc.archive.landing import Landing, inside
 from gpuenc.archive.report import Record
 from gpuenc.archive.scan import COLLISION, LeftOut, scan
+from gpuenc.archive.there import why_skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -137,7 +138,7 @@ class Planner:
             # What is there may be the output of another source, which is told when all of them are known.
             perhaps_taken = elsewhere_too or self._journal.aliases.some
             if not (self._job.overwrite or perhaps_taken or (before and before.ours)):
-                message = "the destination exists"
+                message = why_skipped(item.place, self._job)
                 return Record(source, "skipped", reason="destination-exists", message=message, run=run)
         return None
 

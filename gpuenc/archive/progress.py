@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpuenc.archive.outcomes import State
+from gpuenc.archive.there import OTHER_SYNTAX
 from gpuenc.archive.unverified import verification_text
 from gpuenc.archive.watcher import Watcher
 from gpuenc.errors import CODES
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from gpuenc.archive.earlier import Earlier
     from gpuenc.archive.merge import Merge
     from gpuenc.archive.outcomes import Condition
-    from gpuenc.archive.report import Record, ReportFile, Summary
+from gpuenc.archive.report import Record, ReportFile, Summary
 
 # What the time of a report's files is: a job is at work before the first and after the last of them.
 SPAN = "first to last file"
@@ -32,6 +33,7 @@ _LINE_EVERY_S = 10.0
 _WORKER_LINES = 16
 # Before this much is known, an estimate of the time left says nothing.
 _ETA_AFTER_S = 2.0
+_STOPPED = {"disk-full": "there is no room left", "store-lost": "the store or server does not work any more"}
 
 
 class Display(Watcher):
@@ -65,7 +67,7 @@ class Display(Watcher):
         self._bar: tuple[Progress, TaskID] | None = None
         self._states: list[Text] = []
         self._files = self._done = self._failed = self._frames = self._bytes_in = self._bytes_out = 0
-        self._bytes_total = self._read_bytes = 0
+        self._bytes_total = self._read_bytes = self._other_syntax = 0
         self._started = self._last_line = clock()
 
     def start(self, files: int, bytes_total: int) -> None:
@@ -112,9 +114,8 @@ class Display(Watcher):
             self._report.add(record)
         if record.status == "failed":
             self._failed += 1
-            self._show(
-                self._errors, f"failed: {visible(record.source)}: {visible(record.message)} [{visible(record.reason)}]"
-            )
+            self._show(self._errors, failure_line(record))
+        self._other_syntax += OTHER_SYNTAX in record.message
         self._tell(advance=1)
 
     def workers(self, states: Sequence[str]) -> None:
@@ -136,13 +137,20 @@ class Display(Watcher):
             with contextlib.suppress(OSError):
                 self._bar[0].stop()
         self._show(self._console, summary_table(summary, _far(summary), dry_run=self._dry_run))
+        if self._other_syntax:
+            what = f"{counted(self._other_syntax, 'output')} there already, {OTHER_SYNTAX}, and left as they are"
+            self._show(self._errors, f"{what}: choose another --output, or replace them with --overwrite")
         if summary.interrupted:
             left = summary.planned - summary.done
-            why = "there is no room left" if summary.stopped == "disk-full" else summary.stopped
+            why = _STOPPED.get(summary.stopped, summary.stopped)
+            if summary.outage:
+                self._show(self._errors, visible(summary.outage))
             # A job in which nothing was begun has left no journal.
             after = "go on with --resume" if summary.resumable else "begin again"
             if summary.stopped == "disk-full":
                 after = f"make some, then {after}"
+            if summary.stopped == "store-lost":
+                after = f"when it does again, {after}"
             self._show(self._errors, f"{why}: {left} of {counted(summary.planned, 'file')} have no outcome; {after}")
 
     def _tell(self, advance: int = 0) -> None:
@@ -177,6 +185,11 @@ class Display(Watcher):
         if not done or done >= total or seconds < _ETA_AFTER_S:
             return "0:00:00" if self._done >= self._files else "-:--:--"
         return clock_time(seconds * (total - done) / done)
+
+
+def failure_line(record: Record) -> str:
+    """Return what is said of a file that fails."""
+    return f"failed: {visible(record.source)}: {visible(record.message)} [{visible(record.reason)}]"
 
 
 def _bar(console: Console, states: Sequence[Text]) -> Progress:

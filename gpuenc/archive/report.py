@@ -188,7 +188,9 @@ class Summary:
     all_found : bool
         There are no more files than these.
     stopped : str
-        Why it ended early: ``"interrupted"``, ``"disk-full"`` or ``"destination-lost"``.
+        Why it ended early: ``"interrupted"``, ``"disk-full"``, ``"destination-lost"`` or ``"store-lost"``.
+    outage : str
+        Of ``"store-lost"``, which store or server does not answer any more, and how, in a sentence.
     gpu_unused : str
         Why no GPU was used although one could be, in a sentence.
     resumable : bool
@@ -214,6 +216,7 @@ class Summary:
     all_found: bool = True
     earlier_files: int = 0
     stopped: str = ""
+    outage: str = ""
     gpu_unused: str = ""
     resumable: bool = False
     unverified: Counter[str] = field(default_factory=Counter)

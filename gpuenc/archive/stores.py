@@ -44,6 +44,7 @@ _NO_BUCKET = frozenset(("NoSuchBucket", "ContainerNotFound"))
 _FULL = frozenset(("QuotaExceeded", "XMinioStorageFull", "InsufficientCapacity", "StorageFull", "InsufficientStorage"))
 # Without credentials in the environment, the library asks the machine's own metadata server for some.
 _NO_CREDENTIALS = re.compile(r"169\.254\.169\.254|metadata\.google\.internal|instance metadata")
+_PLAIN_HTTP = re.compile(r"Generic (\w+) error.*\bBadScheme\b", re.DOTALL)
 _ETAG = re.compile(r'(?:W/)?"?([\x21\x23-\x7e]{1,200})"?')
 
 
@@ -134,6 +135,9 @@ def _explained(error: BaseException, *, writing: bool) -> tuple[str, str]:
 
     text = str(error)
     status, word = _STATUS.search(text), _CODE.search(text)
+    if plain := _PLAIN_HTTP.match(text):
+        name = {"S3": "AWS", "GCS": "GOOGLE"}.get(plain[1], "AZURE")
+        return f"the store's address is http://, which is used only if {name}_ALLOW_HTTP=true is set", "store-denied"
     said = " ".join(found[1] for found in (status, word) if found)
     shown = f" ({said})" if said else ""
     number = int(status[1]) if status else 0

@@ -20,6 +20,7 @@ from gpuenc.archive.report import Record, Status
 from gpuenc.archive.request import Job, failure_text
 from gpuenc.archive.stamp import Stamp
 from gpuenc.archive.tally import Tally, timed_decoder
+from gpuenc.archive.there import why_skipped
 from gpuenc.archive.unverified import why_unverified
 from gpuenc.coding import coding
 from gpuenc.dicom.atomic import DISK_FULL
@@ -168,7 +169,7 @@ def _transcode(work: _Work) -> Record:
     item, job = work.item, work.job
     replaces = job.overwrite or job.in_place or item.replaces
     if not replaces and os.path.lexists(item.place):
-        return _record(work, "skipped", "destination-exists", "the destination exists")
+        return _record(work, "skipped", "destination-exists", why_skipped(item.place, job))
     try:
         groups, held_bytes = (TOLD_GROUPS, 0) if job.dry_run else (None, 0 if work.opened else _HELD_BYTES)
         source = DicomFile(item.source_path, hold_bytes=held_bytes, groups=groups, file=work.opened)

@@ -175,8 +175,11 @@ def _demand_cluster(cluster: str, job: Job) -> None:
         give_up("--dry-run only reads headers, and needs no --cluster", Exit.USAGE)
     if job.durability == "shard":
         give_up("--durability shard is for one machine: leave it out with --cluster", Exit.USAGE)
-    if not re.fullmatch(r"local(:[1-9][0-9]{0,3})?|([a-z]+://)?[^/\s:]+:[0-9]{1,5}", cluster):
-        give_up(f"--cluster is local, local:N or the address of a scheduler, not '{cluster}'", Exit.USAGE)
+    if not re.fullmatch(r"local(:[1-9][0-9]{0,3})?|(?!local:)([a-z]+://)?[^/\s:]+:[1-9][0-9]{0,4}", cluster):
+        give_up(
+            f"--cluster is local, local:N for N workers, or the address of a scheduler, host:port; not '{cluster}'",
+            Exit.USAGE,
+        )
 
 
 def demand_job(job: Job) -> None:

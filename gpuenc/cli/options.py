@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -48,9 +49,12 @@ def _place(text: str) -> Path:
         raise typer.BadParameter(str(error)) from None
 
 
-def _local(text: str) -> Path:
-    if "://" in text and not text.startswith("file://"):
-        raise typer.BadParameter(f"'{text}' is no file or folder of this machine, and nothing else can be read here")
+def local(text: str) -> Path:
+    """Return the path of this machine that an argument means; an address is none."""
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text)
+    if scheme and scheme[0].lower() != "file://":
+        # The rest may hold what must not be told.
+        raise typer.BadParameter(f"a file or folder of this machine is wanted here, not an address: {scheme[0]}…")
     return _place(text)
 
 
@@ -75,7 +79,7 @@ Sources = Annotated[
 ]
 LocalSources = Annotated[
     list[Path] | None,
-    typer.Argument(help="Files and folders, walked recursively.", metavar="SRC", show_default=False, parser=_local),
+    typer.Argument(help="Files and folders, walked recursively.", metavar="SRC", show_default=False, parser=local),
 ]
 Output = Annotated[
     Path | None,
@@ -103,6 +107,7 @@ JournalFolder = Annotated[
         metavar="DIR",
         help="Folder of this machine for the journal of outputs that go elsewhere, and for files in work; "
         "by default one below ~/.local/state/gpuenc.",
+        parser=local,
     ),
 ]
 To = Annotated[str, typer.Option("--to", help="Transfer syntax: a name from `gpuenc syntaxes` or a UID.")]
@@ -182,7 +187,10 @@ Reserve = Annotated[
         "--reserve", min=-1, help="Stop before less than so many MB are left; -1 for 1 % of the disk, at most 1000."
     ),
 ]
-Report = Annotated[Path | None, typer.Option("--report", help="Write one line of JSON per file here.")]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="PATH", help="Write one line of JSON per file here.", parser=local),
+]
 Metrics = Annotated[
     str,
     typer.Option(
@@ -195,12 +203,23 @@ InPlace = Annotated[
     bool,
     typer.Option("--in-place", help="Replace the sources by their verified outputs; needs --backup or --no-backup."),
 ]
-Backup = Annotated[Path | None, typer.Option("--backup", help="With --in-place: keep the originals in this folder.")]
+Backup = Annotated[
+    Path | None,
+    typer.Option("--backup", metavar="DIR", help="With --in-place: keep the originals in this folder.", parser=local),
+]
 NoBackup = Annotated[bool, typer.Option("--no-backup", help="With --in-place: keep no originals.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing but the --report.")]
 ManifestToDo = Annotated[
     Path | None,
-    typer.Option("--manifest", help="Do what `gpuenc plan` has written here, instead of SRC, --output and --to."),
+    typer.Option(
+        "--manifest",
+        metavar="PATH",
+        help="Do what `gpuenc plan` has written here, instead of SRC, --output and --to.",
+        parser=local,
+    ),
 ]
 Shard = Annotated[str, typer.Option("--shard", metavar="I/N", help="Of the manifest, only the I-th of N shares.")]
-ManifestToWrite = Annotated[Path | None, typer.Option("--manifest", help="Write the files down here, in shards.")]
+ManifestToWrite = Annotated[
+    Path | None,
+    typer.Option("--manifest", metavar="PATH", help="Write the files down here, in shards.", parser=local),
+]

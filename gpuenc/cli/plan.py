@@ -14,7 +14,7 @@ from rich.table import Table
 from gpuenc.cli import options as given
 from gpuenc.cli.jobs import demand_job, job_of, output_of, target_of, with_resources
 from gpuenc.cli.options import LossySources, OutOfRange, Unsupported
-from gpuenc.cli.terminal import Exit, give_up, show, stop_on_signals, told
+from gpuenc.cli.terminal import Exit, errors, give_up, show, stop_on_signals, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,10 @@ def plan(
         demand_job(job)
         with _manifest_at(manifest, job) as writer, told():
             made = make_plan(job, stop, writer)
+        _name_failed(made)
         show(_table(made, writer))
+    if made.summary.stopped == "store-lost":
+        give_up(made.summary.outage, Exit.ENVIRONMENT)
     if made.summary.stopped:
         raise typer.Exit(Exit.INTERRUPTED)
     if not made.summary.planned:
@@ -104,6 +107,15 @@ def _manifest_at(path: Path | None, job: Job) -> Iterator[Writer | None]:
         give_up(f"{path}: {error}", Exit.ENVIRONMENT)
     except OSError as error:
         give_up(f"cannot write the manifest {path}: {error.strerror}", Exit.ENVIRONMENT)
+
+
+def _name_failed(made: Plan) -> None:
+    from gpuenc.archive.progress import failure_line
+
+    for record in made.failed:
+        errors.print(failure_line(record))
+    if (more := made.summary.files["failed"] - len(made.failed)) > 0:
+        errors.print(f"failed: and {more} more; `gpuenc transcode --dry-run --report` names all of them")
 
 
 def _table(made: Plan, writer: Writer | None) -> Table:

@@ -7,16 +7,29 @@ from typing import Annotated
 
 import typer
 
+from gpuenc.cli.options import local
 from gpuenc.cli.terminal import Exit, console, errors, told
 
 
 def report(
     job: Annotated[
-        Path, typer.Argument(help="What `--report` wrote, or the output folder of a job, or of its shards.")
+        Path,
+        typer.Argument(
+            help="What `--report` wrote, or the output folder of a job, or of its shards; where outputs went to an "
+            "address, the folder of the journal.",
+            metavar="JOB",
+            parser=local,
+        ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Make one HTML page, which needs nothing else; another one is replaced."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            help="Make one HTML page, which needs nothing else; another one is replaced.",
+            parser=local,
+        ),
     ] = None,
 ) -> None:
     """Say what has become of a job's files so far, here or as a page, also while the job is at work."""
@@ -42,12 +55,22 @@ def report(
 
 
 def merge_reports(
-    reports: Annotated[list[Path], typer.Argument(help="Reports, such as those of a job's shards.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The joined report; another report is replaced.")],
+    reports: Annotated[
+        list[Path],
+        typer.Argument(help="Reports, such as those of a job's shards.", metavar="REPORTS", parser=local),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="PATH", help="The joined report; another report is replaced.", parser=local
+        ),
+    ],
     manifest: Annotated[
         Path | None,
         typer.Option(
             "--manifest",
+            metavar="PATH",
+            parser=local,
             help="What `gpuenc plan` wrote: say which of its files are missing; if none, bring DICOMDIRs up to date.",
         ),
     ] = None,

@@ -33,7 +33,9 @@ _MOST_SHOWN = 20
 
 def shards(
     sources: given.LocalSources = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the shards.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Folder for the shards.", parser=given.local)
+    ] = None,
     to: given.To = "",
     samples: Annotated[int, typer.Option("--samples", min=1, help="Most samples of a shard.")] = 10_000,
     size: Annotated[int, typer.Option("--size", min=1, help="Most MB of a shard.")] = 1000,

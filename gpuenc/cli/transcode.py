@@ -172,7 +172,7 @@ def _run(job: Job, items: Iterable[Item] | None, stop: threading.Event, metrics:
 
 
 def _end(summary: Summary, *, may_be_empty: bool) -> NoReturn:
-    if summary.stopped == "disk-full":
+    if summary.stopped in ("disk-full", "store-lost"):
         raise typer.Exit(Exit.ENVIRONMENT)
     if summary.stopped == "destination-lost":
         give_up(

@@ -8,14 +8,24 @@ from typing import Annotated
 
 import typer
 
+from gpuenc.cli import options as given
 from gpuenc.cli.jobs import report_at
+from gpuenc.cli.options import local
 from gpuenc.cli.terminal import Exit, console, errors, give_up, stop_on_signals
 
 
 def verify(
-    paths: Annotated[list[Path], typer.Argument(help="Source and output: two folders, or two files.", metavar="PATH")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Source and output: two folders, or two files.", metavar="PATH", parser=local),
+    ],
     record: Annotated[
-        Path | None, typer.Option(help="A job's report to check the output against; then PATH is the output alone.")
+        Path | None,
+        typer.Option(
+            help="A job's report to check the output against; then PATH is the output alone.",
+            metavar="PATH",
+            parser=local,
+        ),
     ] = None,
     independent: Annotated[
         bool, typer.Option("--independent", help="Decode the output with other code than encoded it.")
@@ -24,7 +34,7 @@ def verify(
         bool, typer.Option("--allow-lossy", help="Outputs that say they are lossy are good.")
     ] = False,
     jobs: Annotated[int, typer.Option(min=0, help="Files at once; 0 for as many as cores.")] = 0,
-    report: Annotated[Path | None, typer.Option(help="Write one line of JSON per file here.")] = None,
+    report: given.Report = None,
 ) -> None:
     """Decode outputs again and compare every sample and element with the sources."""
     with stop_on_signals() as stop:

@@ -270,10 +270,21 @@ class _Errors:
             raise DestinationError("the destination exists", code="destination-exists") from None
         code = "disk-full" if error.errno in DISK_FULL else "destination-unwritable"
         code = "name-too-long" if error.errno == errno.ENAMETOOLONG else code
-        raise DestinationError(
-            f"the destination cannot be written: {os.strerror(error.errno or 0)}",
-            code=code,
-        ) from None
+        reason = os.strerror(error.errno or 0)
+        if folder := _missing_folder(error):
+            reason = f"there is no folder '{folder}'"
+        raise DestinationError(f"the destination cannot be written: {reason}", code=code) from None
+
+
+def _missing_folder(error: OSError) -> str:
+    """Return the folder of an output that is not there, if that is why it cannot be written."""
+    if error.errno != errno.ENOENT:
+        return ""
+    for path in (error.filename, error.filename2):
+        folder = os.path.dirname(os.path.abspath(os.fsdecode(path))) if isinstance(path, str | bytes) else ""
+        if folder and not os.path.isdir(folder):
+            return folder
+    return ""
 
 
 _ERRORS = _Errors()

@@ -60,8 +60,8 @@ def test_the_outputs_are_those_of_one_machine_also_when_resumed(cluster, archive
     assert archive.reconciled(watcher) == {"z.text": "not-dicom"}
     assert tree(tmp_path) == archive.expected
     assert before.items() <= times(tmp_path).items()
-    assert "2 workers, 4 files at once" in watcher.notes[0]
-    assert "dashboard: " in watcher.notes[0]
+    assert "2 workers, 4 files at once" in watcher.notes[1]
+    assert "dashboard: " in watcher.notes[1]
 
 
 def test_a_worker_that_is_killed_costs_nothing(cluster, archive, tmp_path, monkeypatch):
@@ -96,9 +96,11 @@ def test_a_worker_without_gpuenc_is_named_before_anything_is_made(cluster, archi
 
 def test_no_such_cluster(archive, tmp_path, monkeypatch):
     monkeypatch.setattr("gpuenc.archive.cluster._CONNECT_S", 0.5)
-    with pytest.raises(JobError) as caught:
-        run(archive.job("127.0.0.1:9", tmp_path / "out"), Told())
+    watcher = Told()
+    with pytest.raises(JobError, match=r"at 127\.0\.0\.1:9 within .*: is it running, is this the address") as caught:
+        run(archive.job("127.0.0.1:9", tmp_path / "out"), watcher)
     assert caught.value.code == "cluster-unavailable"
+    assert watcher.notes == ["asking for the Dask scheduler at 127.0.0.1:9"]
 
 
 def test_without_the_extra(tmp_path):

@@ -110,9 +110,10 @@ def test_orthanc_has_it_already(pacs, credentials, tmp_path):
 def test_wrong_credentials(pacs, credentials, tmp_path, monkeypatch):
     image(11).write(tmp_path / "a.dcm")
     monkeypatch.setenv("GPUENC_DICOMWEB_PASSWORD", "wrong-" + PASSWORD)
-    [record] = transcode(tmp_path / "a.dcm", address(pacs), "rle")
-    assert (record.status, record.reason) == ("failed", "store-denied")
-    assert PASSWORD not in str(record)
+    with pytest.raises(JobError) as error:
+        transcode(tmp_path / "a.dcm", address(pacs), "rle")
+    assert error.value.code == "store-denied"
+    assert PASSWORD not in str(error.value)
 
 
 def test_netrc(pacs, credentials, tmp_path, monkeypatch):
@@ -203,6 +204,8 @@ def serving(planned):
             if "SOPInstanceUID=" in self.path:
                 found = [{"00080018": {"vr": "UI", "Value": ["1.2.826.0.1.3680043.8.498.9.1"]}}] if planned.has else []
                 self.answer(200, json.dumps(found).encode())
+            elif "StudyInstanceUID=" in self.path:
+                self.answer(200, b"[]")
             elif planned.unwilling:
                 self.answer(planned.unwilling, b"")
             elif not (planned.got or planned.back):
@@ -362,8 +365,13 @@ def test_a_dead_server(credentials, tmp_path, monkeypatch):
     image(1).write(tmp_path / "a.dcm")
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        [record] = transcode(tmp_path / "a.dcm", address(f"http://127.0.0.1:{nobody.getsockname()[1]}/x"), "rle")
-    assert (record.status, record.reason) == ("failed", "store-unreachable")
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/x"
+        with pytest.raises(JobError, match=url) as error:
+            transcode(tmp_path / "a.dcm", address(url), "rle")
+        options = ("--workers", "0", "--journal", str(tmp_path / "home"), "--to", "rle")
+        command = CliRunner().invoke(app, ["transcode", str(tmp_path / "a.dcm"), "--stow", url, *options])
+    assert error.value.code == "store-unreachable"
+    assert (command.exit_code, command.stdout, command.stderr.count("\n")) == (4, "", 1)
 
 
 def test_without_the_extra(tmp_path, monkeypatch):

@@ -19,10 +19,11 @@ import pytest
 import xxhash
 from typer.testing import CliRunner
 
-from gpuenc.archive import stores
+from gpuenc.archive import outage, stores
 from gpuenc.archive.addresses import place, text_of
 from gpuenc.archive.carried import carry
 from gpuenc.archive.folders import identity
+from gpuenc.archive.job import run
 from gpuenc.archive.journal import Journal, place_of
 from gpuenc.archive.journal_read import records
 from gpuenc.archive.plan import plan
@@ -36,7 +37,7 @@ from gpuenc.targets import target
 from tests import made
 from tests.archive import azurite, gcs, s3
 from tests.archive.azurite import SECRET
-from tests.archive.watcher import transcode
+from tests.archive.watcher import Records, transcode
 
 pytest.importorskip("obstore")
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,7 +185,7 @@ def test_lists_of_more_than_a_page(store, tmp_path, monkeypatch):
         store.put(f"many/{number:04}", b"x")
     found = transcode(store.at("many"), tmp_path / "out", dry_run=True)
     assert [Path(record.source).name for record in found] == [f"{number:04}" for number in range(8)]
-    assert len(store.asked("GET", store.lists)) == 3
+    assert len(store.asked("GET", store.lists)) == 2 * 3  # whether there is anything at all is asked before
 
 
 def test_keys_that_are_no_paths_cost_only_what_is_right_below_their_prefix(store, tmp_path):
@@ -523,27 +524,36 @@ def test_a_full_disk_for_copies(store, tmp_path, monkeypatch):
     assert store.keys("out/") == []
 
 
+def refused(source, output, **options):
+    """Return code and message of what ends a job before it has done anything, and a plan of it."""
+    with pytest.raises(JobError) as error:
+        transcode(source, output, **options)
+    with pytest.raises(JobError) as planned:
+        plan(Job((source,), output, target(find("rle"))), threading.Event())
+    assert (planned.value.code, str(planned.value)) == (error.value.code, str(error.value))
+    return error.value.code, str(error.value)
+
+
 def test_a_dead_endpoint(store, tmp_path, monkeypatch):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         store.environment(monkeypatch, f"http://127.0.0.1:{nobody.getsockname()[1]}")
         monkeypatch.setattr(stores, "_RETRIES", 1)
         IMAGE.write(tmp_path / "a.dcm")
-        [listing, *_] = transcode((store.at("in"), tmp_path / "a.dcm"), tmp_path / "out")[::-1]
-        [put] = transcode(tmp_path / "a.dcm", store.at("out"))
-    assert (listing.source, listing.status, listing.reason) == (store.name("in"), "failed", "store-unreachable")
-    assert (put.status, put.reason) == ("failed", "store-unreachable")
-    assert (tmp_path / "out" / "a.dcm").exists()  # the rest went on
+        for source, output in ((store.at("in"), tmp_path / "out"), (tmp_path / "a.dcm", store.at("out"))):
+            code, message = refused(source, output)
+            assert (code, message.startswith(f"{store.name('')}")) == ("store-unreachable", True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_bucket_that_is_not_there(store, tmp_path):
     IMAGE.write(tmp_path / "a.dcm")
-    [record] = transcode(tmp_path / "a.dcm", store.at("out", "nowhere"))
-    assert (record.status, record.reason) == ("failed", "store-missing")
-    [record] = transcode(store.at("in", "nowhere"), tmp_path / "out")
-    assert (record.status, record.reason) == ("failed", "store-missing")
-    [record] = transcode(store.at("nothing"), tmp_path / "out")
-    assert (record.status, record.reason) == ("failed", "unreadable-source")
+    there, gone = "there is no such bucket", store.at("x", "nowhere")
+    assert refused(tmp_path / "a.dcm", gone) == ("store-missing", f"{text_of(gone)}: {there}")
+    assert refused(gone, tmp_path / "out") == ("unreadable-source", f"{text_of(gone)}: {there}")
+    code, message = refused(store.at("nothing"), tmp_path / "out")
+    assert (code, message.startswith(store.name("nothing"))) == ("unreadable-source", True)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("server", ["gs", "az"], indirect=True)
@@ -554,10 +564,97 @@ def test_wrong_credentials(store, tmp_path, monkeypatch, caplog):
     IMAGE.write(tmp_path / "a.dcm")
     store.wrong_credentials(monkeypatch)
     for source, output in ((store.at("in"), tmp_path / "out"), (tmp_path / "a.dcm", store.at("out"))):
-        [record] = transcode(source, output)
-        assert (record.status, record.reason) == ("failed", "store-denied")
-        assert "hush" not in str(record) + caplog.text
+        code, message = refused(source, output)
+        assert code == "store-denied"
+        assert "hush" not in message + caplog.text
     assert store.keys() == ["in/a.dcm"]
+
+
+def test_an_object_of_another_transfer_syntax_is_not_taken_for_the_output(store, tmp_path):
+    IMAGE.write(tmp_path / "a.dcm")
+    assert [record.status for record in transcode(tmp_path / "a.dcm", store.at("out"), "rle")] == ["encoded"]
+    [same] = transcode(tmp_path / "a.dcm", store.at("out"), "rle")
+    store.requests.clear()
+    [other] = transcode(tmp_path / "a.dcm", store.at("out"), "htj2k-lossless")
+    assert same.reason == other.reason == "destination-exists"
+    assert same.message == "the destination exists"
+    assert other.message == "the destination exists, in another transfer syntax than asked for: rle"
+    [(_, _, headers)] = store.asked("GET", "/out/")
+    assert int(headers["range"].rpartition("-")[2]) < 4096
+
+
+@only_s3
+def test_who_may_not_list_may_write(store, tmp_path):
+    IMAGE.write(tmp_path / "a.dcm")
+    denied = (403, b"<Error><Code>AccessDenied</Code></Error>")
+    store.fault = lambda method, path: denied if "list-type" in path else None
+    [record] = transcode(tmp_path / "a.dcm", store.at("out"))
+    assert (record.status, store.keys("out/")) == ("encoded", ["out/a.dcm"])
+
+
+@only_s3
+def test_how_the_command_ends_without_input_or_a_place_for_outputs(store, tmp_path, monkeypatch):
+    IMAGE.write(tmp_path / "a.dcm")
+    store.put("in/a.dcm", IMAGE.file())
+
+    def ended(source, output):
+        options = ("--to", "rle", "--workers", "0", "--journal", str(tmp_path / "home"))
+        found = [
+            CliRunner().invoke(app, [name, source, "-o", output, *options[: 4 if name == "plan" else None]])
+            for name in ("transcode", "plan")
+        ]
+        assert [run.stdout for run in found] == ["", ""]
+        [(code, said)] = {(run.exit_code, run.stderr) for run in found}
+        return code, said
+
+    assert ended("s3://nowhere/in", store.name("out")) == (3, "gpuenc: s3://nowhere/in: there is no such bucket\n")
+    said = f"gpuenc: {store.name('i')}: there is no such object, and nothing below it\n"
+    assert ended(store.name("i"), store.name("out")) == (3, said)
+    assert ended(store.name("in"), "s3://nowhere") == (4, "gpuenc: s3://nowhere: there is no such bucket\n")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "false")
+    stores._store.cache_clear()
+    code, said = ended(store.name("in"), store.name("out"))
+    assert (code, "AWS_ALLOW_HTTP=true" in said) == (4, True)
+
+
+@pytest.mark.parametrize("server", ["az"], indirect=True)
+def test_azure_over_plain_http(store, tmp_path, monkeypatch):
+    monkeypatch.delenv("AZURE_ALLOW_HTTP", raising=False)
+    monkeypatch.delenv("AZURE_STORAGE_USE_EMULATOR", raising=False)
+    stores._store.cache_clear()
+    code, message = refused(store.at("in"), tmp_path / "out")
+    assert (code, "AZURE_ALLOW_HTTP=true" in message) == ("store-denied", True)
+
+
+@only_s3
+@pytest.mark.parametrize("all_of_it", [True, False])
+def test_a_store_that_fails_in_the_middle_of_a_job(store, tmp_path, monkeypatch, all_of_it):
+    """Nothing works any more: the rest waits for --resume; objects that are refused by themselves end nothing."""
+    monkeypatch.setattr(outage, "FILES_IN_A_ROW", 4)
+    for number in range(30):
+        store.put(f"in/{number:02}.dcm", IMAGE.file())
+    denied = (403, b"<Error><Code>AccessDenied</Code></Error>")
+
+    begun = set()
+
+    def fault(method, path):
+        number = re.search(r"/in/(\d\d)\.dcm", path)
+        begun.update([int(number[1])] if number else [])
+        return denied if max(begun, default=0) >= 3 and (all_of_it or number) else None
+
+    store.fault = fault
+    journal = place_of(tmp_path / "home")
+    summary = run(Job((store.at("in"),), store.at("out"), target(find("rle")), journal=journal), Records())
+    assert summary.files["encoded"] == 3
+    if not all_of_it:
+        assert (summary.stopped, summary.files["failed"]) == ("", 27)
+        return
+    assert (summary.stopped, summary.resumable, summary.done < 30) == ("store-lost", True, True)
+    assert summary.outage.startswith(store.name("in"))
+    store.fault = None
+    again = transcode(store.at("in"), store.at("out"), "rle", journal=journal, resume=True)
+    assert {record.status for record in again} == {"encoded"}
+    assert len(store.keys("out/")) == len(again) == 30
 
 
 @only_az

@@ -42,6 +42,19 @@ def test_two_paths_to_the_same_place(places):
     assert [path.name for path in places[0].parent.iterdir()] == ["x"]
 
 
+def test_a_folder_that_is_not_there_is_named(places):
+    folder = places[0].parent
+    with pytest.raises(DestinationError) as begun:
+        AtomicFile(folder / "no" / "deeper" / "x")
+    unnamed = complete(places[0], b"data")
+    folder.rename(folder.with_name("moved"))
+    with pytest.raises(DestinationError) as ended:
+        unnamed.name()
+    for caught, missing in ((begun, folder / "no" / "deeper"), (ended, folder)):
+        said = f"the destination cannot be written: there is no folder '{missing}'"
+        assert (caught.value.code, str(caught.value)) == ("destination-unwritable", said)
+
+
 def test_one_is_written_while_another_is(places):
     with AtomicFile(places[0], token=TOKEN) as one, AtomicFile(places[1], token=TOKEN) as other:
         other.file.write(b"other")

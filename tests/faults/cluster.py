@@ -95,7 +95,7 @@ def test_a_scheduler_that_comes_back(archive, tmp_path, caplog):
         summary = run(archive.job(cluster.address, tmp_path / "out"), watcher)
         for worker in before:
             worker.wait(30)
-    assert [note for note in watcher.notes if "scheduler" in note][1:2] == [
+    assert [note for note in watcher.notes if "cluster's scheduler" in note][1:2] == [
         "the cluster's scheduler is back; its workers begin anew with what was in work"
     ]
     assert summary.planned == summary.done
