@@ -22,6 +22,7 @@ from gpuenc._version import __version__
 from gpuenc.archive.scan import scan
 from gpuenc.dicom.atomic import AtomicFile, temporaries_of
 from gpuenc.dicom.digests import file_digest, xxh3_128
+from gpuenc.dicom.regular import regular
 from gpuenc.errors import DestinationError, JobError
 from gpuenc.pipelines.shard_process import WorkerStream
 from gpuenc.pipelines.shard_sources import Encoding, SampleStream, Trouble
@@ -341,7 +342,7 @@ def _only_job(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -363,7 +364,8 @@ def _write(path: Path, said: dict[str, Any], token: str, *, overwrite: bool) -> 
 
 def _loaded(path: Path) -> dict[str, Any]:
     try:
-        said = json.loads(path.read_bytes())
+        with open(path, "rb", opener=regular) as file:
+            said = json.loads(file.read())
     except (OSError, ValueError):
         said = None
     if not isinstance(said, dict):

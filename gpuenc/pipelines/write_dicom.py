@@ -24,6 +24,7 @@ from gpuenc.dicom.derived import derived, new_format
 from gpuenc.dicom.description import DatasetAttributes
 from gpuenc.dicom.header import header_of
 from gpuenc.dicom.layouts import layout_of
+from gpuenc.dicom.regular import regular
 from gpuenc.dicom.scale import Scale, extremes, quantised
 from gpuenc.dicom.writer import OutputFile
 from gpuenc.encoder import error_of
@@ -305,7 +306,8 @@ def _read(template: Any) -> Dataset:
 
 def _read_file(path: Path) -> Dataset:
     try:
-        return dcmread(path, stop_before_pixels=True)
+        with open(path, "rb", opener=regular) as file:
+            return dcmread(file, stop_before_pixels=True)
     except InvalidDicomError:
         raise SourceError("the template is not a DICOM file", code="not-dicom") from None
     except OSError as error:
