@@ -30,6 +30,7 @@ from gpuenc.dicom.writer import OutputFile
 from gpuenc.encoder import error_of
 from gpuenc.errors import DestinationError, InvalidOption, InvalidPixels, SourceError
 from gpuenc.frames import Failure
+from gpuenc.keywords import CODEC, refuse_unknown
 from gpuenc.registry import chain
 from gpuenc.syntaxes import find
 from gpuenc.targets import from_options
@@ -49,7 +50,13 @@ type Rescale = tuple[float, float] | Literal["template", "range"] | None
 
 _NATIVE = "1.2.840.10008.1.2.1"
 _MOST_BITS, _MOST = 32, (1 << 63) - 1
-_NOT_OPTIONS = frozenset({"photometric_interpretation", "whole_cells"})
+# What describes samples is said in words of its own here, and the array says the rest.
+_OPTIONS = CODEC - {"whole_cells"}
+_OWN = frozenset(
+    {"layout", "rescale", "rescale_type", "window", "bits_stored", "photometric", "resized", "description"}
+    | {"derivation_code", "series_instance_uid", "series_description", "series_number"}
+    | {"verify", "device", "device_memory_bytes", "threads"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +169,7 @@ def write_dicom(
     series_instance_uid, series_description, series_number
         Of the new series. Give the UID to put several objects in one series; the number is left empty by default.
     verify, device, device_memory_bytes, threads, **options
-        As for `gpuenc.compress`.
+        As for `gpuenc.compress`; of options those of codecs alone.
 
     Returns
     -------
@@ -184,9 +191,10 @@ def write_dicom(
     RuntimeError
         No plug-in is available, or each of them failed.
     """
+    refuse_unknown("write_dicom", options, _OPTIONS, _OWN)
     path = _path("out", out)
     syntax = find(target)
-    chosen = from_options(syntax, {name: options[name] for name in options if name not in _NOT_OPTIONS})
+    chosen = from_options(syntax, options)
     said: dict[str, Any] = {
         "units": text_of("rescale_type", rescale_type, "LO"),
         "window": window_of(window),
