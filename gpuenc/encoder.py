@@ -12,6 +12,7 @@ from gpuenc import devices, engine, measured
 from gpuenc.dicom.arrays import outside_message
 from gpuenc.dicom.decoding import frame_decoder
 from gpuenc.dicom.description import pixel_options
+from gpuenc.dicom.layouts import check_name
 from gpuenc.dicom.modules import device_of, plugin_of, why_not
 from gpuenc.dicom.request import Request, request
 from gpuenc.errors import (
@@ -331,6 +332,7 @@ class Encoder(PydicomEncoder):
         chosen = self._chosen(label)
         if all(self._modules[name].__name__.startswith(_NOT_FOREIGN) for name in ([label] if label else self._modules)):
             refuse_unknown("the encoder", options, _KNOWN, _OWN)
+        check_name(str(options.get("layout") or ""))
         try:
             return request(BY_UID[self.UID], self.UID, src, validate=validate, options=options)
         except InvalidOption as error:

@@ -32,9 +32,7 @@ def test_write_dicom(tmp_path):
     template, out = dcmread(named("CT_small.dcm")), tmp_path / "out.dcm"
     pixels = pixel_array(template)
     refused(gpuenc.write_dicom, template, pixels, HT, out, rescal=(2, 0), verfy=True, name="rescal", near="rescale")
-    refused(
-        gpuenc.write_dicom, template, pixels, HT, out, rescale="template", verfy=True, name="verfy", near="verify"
-    )
+    refused(gpuenc.write_dicom, template, pixels, HT, out, rescale="template", verfy=True, name="verfy", near="verify")
     refused(
         gpuenc.write_dicom, template, pixels, HT, out, rescale="template", photometric_interpretation="MONOCHROME1",
         name="photometric_interpretation", near="photometric",

@@ -45,6 +45,12 @@ class Layout:
         return (frames, samples, rows, columns) if self.planar else self.shape
 
 
+def check_name(axes: str) -> None:
+    """Refuse a name that is none of `LAYOUTS`; raises `InvalidOption`."""
+    if axes and axes not in LAYOUTS:
+        raise InvalidOption(f"layout is one of {', '.join(LAYOUTS)}, not '{axes}'")
+
+
 def layout_of(shape: tuple[int, ...], dtype: np.dtype[Any], options: Mapping[str, Any], axes: str = "") -> Layout:
     """Return the layout of an array: the one that is named, or the only one that fits.
 
@@ -95,8 +101,7 @@ def layout_of(shape: tuple[int, ...], dtype: np.dtype[Any], options: Mapping[str
 
 
 def _named(shape: tuple[int, ...], axes: str) -> Layout:
-    if axes not in LAYOUTS:
-        raise InvalidOption(f"layout is one of {', '.join(LAYOUTS)}, not '{axes}'")
+    check_name(axes)
     if len(axes) != len(shape):
         raise InvalidPixels(f"layout='{axes}' has {len(axes)} axes, and the array's shape is {shape}")
     found = _layout(shape, axes)

@@ -160,7 +160,7 @@ def write_dicom(
         By default all of the dtype, and with ``rescale='template'`` the template's where cells are as before.
     photometric : str
         Photometric Interpretation of the array: by default of one sample MONOCHROME2 or the template's MONOCHROME1, of
-        three RGB.
+        three RGB. Needed where the template's is PALETTE COLOR, YBR_FULL or YBR_FULL_422.
     resized : bool
         The array shows the template's whole field of view in another number of rows and columns; spacing and position
         are corrected for that.

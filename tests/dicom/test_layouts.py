@@ -94,6 +94,14 @@ def test_layouts_that_cannot_be(shape, axes, message):
         gpuenc.get_encoder(RLE).encode(np.zeros(shape, np.uint8), index=0, layout=axes)
 
 
+@pytest.mark.parametrize("axes", ["nchw", "NWH"])
+def test_a_layout_that_is_none_is_no_matter_of_plugins(axes):
+    """As it would be said with the words for what each of them raised."""
+    with pytest.raises(ValueError, match=rf"^layout is one of HW, HWC, .*NCHW, not '{axes}'$") as caught:
+        gpuenc.get_encoder(RLE).encode(np.zeros((1, 3, 8, 8), np.uint8), layout=axes)
+    assert caught.value.code == "invalid-option"
+
+
 @pytest.mark.parametrize("src", [bytes(64), Dataset()])
 def test_a_layout_without_an_array_is_refused(src):
     with pytest.raises(ValueError, match="names the axes of an array"):
