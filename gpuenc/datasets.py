@@ -105,11 +105,13 @@ def compress(
     NotImplementedError
         The transfer syntax cannot be written, or that of `ds` not be read.
     ValueError, AttributeError
-        The dataset contradicts itself, its format is not allowed, samples do not fit Bits Stored, or an option is
-        wrong.
+        `ds` is no dataset or contradicts itself, its format is not allowed, samples do not fit Bits Stored, or an
+        option is wrong.
     RuntimeError
         No plug-in is available, or each of them failed.
     """
+    if not isinstance(ds, Dataset):
+        raise InvalidOption(f"compress takes a dataset, as pydicom.dcmread returns one, not {type(ds).__name__}")
     refuse_unknown("compress", options, CODEC | PIXELS, _OWN)
     syntax = find(transfer_syntax_uid)
     options = {name: value for name, value in options.items() if name not in DESCRIBES_CELLS}

@@ -37,7 +37,7 @@ def in_time(function, *arguments, **options):
     def run():
         try:
             function(*arguments, **options)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test looks at it
             raised.append(error)
 
     thread = threading.Thread(target=run, daemon=True)

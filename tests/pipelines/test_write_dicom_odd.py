@@ -200,7 +200,7 @@ def test_colours_of_templates_of_luminance_and_chroma_are_asked_about(tmp_path, 
         gpuenc.write_dicom(template, shown, "rle", tmp_path / "rgb.dcm")
         assert np.array_equal(pixel_array(dcmread(tmp_path / "rgb.dcm")), shown)
         return
-    with pytest.raises(InvalidPixels, match="say photometric='YBR_FULL' .* or photometric='RGB'"):
+    with pytest.raises(InvalidPixels, match=r"say photometric='YBR_FULL' .* or photometric='RGB'"):
         gpuenc.write_dicom(template, pixel_array(template, raw=True), "rle", tmp_path / "out.dcm")
     for photometric, raw in (("YBR_FULL", True), ("RGB", False)):
         out = tmp_path / f"{photometric}.dcm"
