@@ -612,7 +612,7 @@ def test_webdataset_reads_them(archive, tmp_path):
 def test_addresses_are_refused_in_words(tmp_path):
     run = CliRunner().invoke(app, ["shards", "s3://bucket/study", "-o", str(tmp_path / "out"), "--to", "rle"])
     assert run.exit_code == 2
-    assert "no file or folder of this machine" in " ".join(run.output.replace("│", " ").split())
+    assert "a file or folder of this machine is wanted" in " ".join(run.output.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("behind", [made.Element(0x7FE00010, "OW", bytes(48)), made.Element(0x00280103, "US", 1)])
