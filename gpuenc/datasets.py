@@ -24,6 +24,7 @@ from gpuenc.dicom.writer import encapsulate, put_native
 from gpuenc.encoder import error_of
 from gpuenc.errors import FormatNotAllowed, InvalidOption, SourceError
 from gpuenc.frames import Failure
+from gpuenc.keywords import CODEC, PIXELS, refuse_unknown
 from gpuenc.registry import chain
 from gpuenc.syntaxes import BY_UID, find, keeps_jpeg
 from gpuenc.targets import from_options
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from gpuenc.targets import Target
     from gpuenc.verification import Verify
 
+_OWN = frozenset(
+    {"arr", "encoding_plugin", "decoding_plugin", "encapsulate_ext", "generate_instance_uid", "layout"}
+    | {"verify", "device", "device_memory_bytes", "threads"}
+)
 _PHOTOMETRIC, _PLANAR, _HIGH_BIT = 0x00280004, 0x00280006, 0x00280102
 # Values that pydicom keeps as bytes, in the order in which they were read (PS3.5 7.3).
 _WORD_BYTES = {"OW": 2, "OL": 4, "OF": 4, "OD": 8, "OV": 8}
@@ -88,7 +93,7 @@ def compress(
         Most lanes; by default one per usable core.
     **options
         ``j2k_cr``, ``j2k_psnr``, ``jls_error``, ``quality``, ``lossless``, ``whole_cells``. The description of the
-        samples is the dataset's and cannot be overridden.
+        samples is the dataset's and cannot be overridden. Names that nobody knows are refused.
 
     Returns
     -------
@@ -100,11 +105,14 @@ def compress(
     NotImplementedError
         The transfer syntax cannot be written, or that of `ds` not be read.
     ValueError, AttributeError
-        The dataset contradicts itself, its format is not allowed, samples do not fit Bits Stored, or an option is
-        wrong.
+        `ds` is no dataset or contradicts itself, its format is not allowed, samples do not fit Bits Stored, or an
+        option is wrong.
     RuntimeError
         No plug-in is available, or each of them failed.
     """
+    if not isinstance(ds, Dataset):
+        raise InvalidOption(f"compress takes a dataset, as pydicom.dcmread returns one, not {type(ds).__name__}")
+    refuse_unknown("compress", options, CODEC | PIXELS, _OWN)
     syntax = find(transfer_syntax_uid)
     options = {name: value for name, value in options.items() if name not in DESCRIBES_CELLS}
     options.pop("photometric_interpretation", None)

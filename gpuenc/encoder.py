@@ -12,6 +12,7 @@ from gpuenc import devices, engine, measured
 from gpuenc.dicom.arrays import outside_message
 from gpuenc.dicom.decoding import frame_decoder
 from gpuenc.dicom.description import pixel_options
+from gpuenc.dicom.layouts import check_name
 from gpuenc.dicom.modules import device_of, plugin_of, why_not
 from gpuenc.dicom.request import Request, request
 from gpuenc.errors import (
@@ -25,6 +26,7 @@ from gpuenc.errors import (
     ValuesOutsideBitsStored,
 )
 from gpuenc.frames import Encoded, Failure
+from gpuenc.keywords import CODEC, PIXELS, refuse_unknown
 from gpuenc.plugins import is_by_label
 from gpuenc.syntaxes import BY_UID
 
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from gpuenc.plugins import Plugin
     from gpuenc.verification import Verify
 
+_KNOWN = CODEC | PIXELS | {"layout"}
+_OWN = ("index", "encoding_plugin", "decoding_plugin", "validate", "verify", "device", "device_memory_bytes")
+_NOT_FOREIGN = ("gpuenc.", "pydicom.")
 _EXTRAS = {"pylibjpeg": "pylibjpeg", "pyjpegls": "pyjpegls", "gdcm": "gdcm"}
 
 
@@ -175,7 +180,8 @@ class Encoder(PydicomEncoder):
             pydicom's pixel options (`rows`, `bits_stored`, …) and the codec's: `j2k_cr`, `j2k_psnr`, `jls_error`,
             `quality`, `lossless`. What shape and dtype of an array tell may be left out. ``layout``, one of ``"HW"``,
             ``"HWC"``, ``"CHW"``, ``"NHW"``, ``"NHWC"``, ``"NCHW"``, names the axes of an array whose shape leaves them
-            open, such as three colours or three frames.
+            open, such as three colours or three frames. Other names are refused, unless a plug-in that is not pydicom's
+            or ours, and may know them, is chosen or could be.
 
         Returns
         -------
@@ -324,6 +330,9 @@ class Encoder(PydicomEncoder):
 
     def _request(self, src: Source, label: str, validate: bool, options: Mapping[str, Any]) -> Request:
         chosen = self._chosen(label)
+        if all(self._modules[name].__name__.startswith(_NOT_FOREIGN) for name in ([label] if label else self._modules)):
+            refuse_unknown("the encoder", options, _KNOWN, _OWN)
+        check_name(str(options.get("layout") or ""))
         try:
             return request(BY_UID[self.UID], self.UID, src, validate=validate, options=options)
         except InvalidOption as error:

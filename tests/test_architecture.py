@@ -16,10 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = {"errors", "frames", "syntaxes", "targets", "coding", "codestream"}
 PLUGINS = DATA | {"plugins"}
 ENGINE = PLUGINS | {"batching", "chain", "cpu", "verification"}
-ENCODER = ENGINE | {"devices", "engine", "dicom", "measured"}
+ENCODER = ENGINE | {"devices", "engine", "dicom", "keywords", "measured"}
 FRONT = ENCODER | {"encoder", "registry"}
 MAY_USE = {
     "errors": set(),
+    "keywords": {"errors"},
     "_version": set(),
     "frames": set(),
     "syntaxes": {"errors"},
@@ -52,7 +53,7 @@ MAY_USE = {
 }
 
 # Modules that only compute: no files, no threads, no devices.
-PURE = ("syntaxes", "targets", "coding", "codestream", "frames", "batching", "errors", "dicom.attributes")
+PURE = ("syntaxes", "targets", "keywords", "coding", "codestream", "frames", "batching", "errors", "dicom.attributes")
 IMPURE = {
     "asyncio", "concurrent", "cupy", "io", "mmap", "multiprocessing", "os", "pathlib", "queue", "shutil", "socket",
     "sqlite3", "subprocess", "tempfile", "threading",

@@ -378,3 +378,10 @@ def test_failure_to_store_leaves_the_dataset_as_it_was(monkeypatch, name):
         gpuenc.compress(ds, name, **({"psnr": 60} if name == "htj2k" else {}))
     assert ds == before
     assert ds.file_meta == before.file_meta
+
+
+@pytest.mark.parametrize("given", ["a.dcm", b"x", None, np.zeros((4, 4))])
+def test_what_is_no_dataset_is_named(given):
+    with pytest.raises(ValueError, match=f"takes a dataset, .* not {type(given).__name__}") as caught:
+        gpuenc.compress(given, "htj2k-lossless")
+    assert caught.value.code == "invalid-option"

@@ -55,6 +55,8 @@ _OF_OLD_VALUES = (
 )  # fmt: skip
 _SAYS_WHAT_VALUES_MEAN = ("RescaleSlope", "ModalityLUTSequence", "DoseGridScaling")
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+# Which every decoder turns back (PS3.3 C.7.6.3.1.2).
+_MADE_FROM_RGB = ("YBR_RCT", "YBR_ICT")
 _CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")
 # Enhanced objects need a code (PS3.3 C.7.6.16.2.6), and CID 7203, which may be extended, has none for this.
 _SOME_COMPUTATION = ("COMPUTED", "99GPUENC", "Samples computed by a program")
@@ -109,7 +111,8 @@ def new_format(
     Raises
     ------
     InvalidPixels
-        The template is PALETTE COLOR, and nobody said what the array's one sample is.
+        The template is PALETTE COLOR, and nobody said what the array's one sample is; or its samples are luminance and
+        chroma, and nobody said whether the array's are.
     """
     _, rows, columns, samples = shape
     stated = str(template.get("PhotometricInterpretation", ""))
@@ -117,6 +120,12 @@ def new_format(
         raise InvalidPixels(
             "The template is PALETTE COLOR: say photometric='MONOCHROME2' for grey values, or give colours, "
             "(rows, columns, 3); indices into its palette are not taken"
+        )
+    if not photometric and samples == 3 and stated.startswith("YBR_") and stated not in _MADE_FROM_RGB:
+        raise InvalidPixels(
+            f"The template is {stated}, and the array's samples may be its own or colours as they are shown: say "
+            "photometric='YBR_FULL' for samples as they are stored, such as those of pixel_array(..., raw=True) or "
+            "FrameDataset, or photometric='RGB' for red, green and blue, such as those of Dataset.pixel_array"
         )
     if not photometric:
         photometric = (stated if stated in _MONOCHROME else "MONOCHROME2") if samples == 1 else "RGB"

@@ -45,11 +45,18 @@ class Layout:
         return (frames, samples, rows, columns) if self.planar else self.shape
 
 
+def check_name(axes: str) -> None:
+    """Refuse a name that is none of `LAYOUTS`; raises `InvalidOption`."""
+    if axes and axes not in LAYOUTS:
+        raise InvalidOption(f"layout is one of {', '.join(LAYOUTS)}, not '{axes}'")
+
+
 def layout_of(shape: tuple[int, ...], dtype: np.dtype[Any], options: Mapping[str, Any], axes: str = "") -> Layout:
     """Return the layout of an array: the one that is named, or the only one that fits.
 
     An axis of 1 or 3 at the end is the samples'. Where there is none, one of 3 before rows and columns may be. Of four
     axes it is; of three it can be three frames as well, which only samples of other than 8 bits are taken for unasked.
+    With 3 at both ends nobody can tell.
 
     Parameters
     ----------
@@ -76,8 +83,12 @@ def layout_of(shape: tuple[int, ...], dtype: np.dtype[Any], options: Mapping[str
     fitting = [found for found in possible if found.shape[3] in _SAMPLES and _agrees(found, options)]
     if not fitting:
         return _closest(shape, options)
+    if len(shape) == 3 and shape[0] == shape[-1] == 3:
+        # Each axis may be the samples'. Who states all that pydicom demands has an array such as pydicom's.
+        if all(options.get(name) is not None for name in _NAMES[1:]):
+            fitting = [found for found in fitting if found.axes == "HWC"] or fitting
     # Images one or three pixels wide are none, unless somebody says so.
-    if len(shape) == 3:
+    elif len(shape) == 3:
         wide = [found for found in fitting if found.axes == "HWC" or shape[-1] not in _SAMPLES]
         fitting = wide or fitting
         if dtype != "u1" or str(options.get("bits_allocated", 8)) != "8":
@@ -90,8 +101,7 @@ def layout_of(shape: tuple[int, ...], dtype: np.dtype[Any], options: Mapping[str
 
 
 def _named(shape: tuple[int, ...], axes: str) -> Layout:
-    if axes not in LAYOUTS:
-        raise InvalidOption(f"layout is one of {', '.join(LAYOUTS)}, not '{axes}'")
+    check_name(axes)
     if len(axes) != len(shape):
         raise InvalidPixels(f"layout='{axes}' has {len(axes)} axes, and the array's shape is {shape}")
     found = _layout(shape, axes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import operator
 import os
 import threading
 import weakref
@@ -40,15 +41,17 @@ class FrameDataset:
     Parameters
     ----------
     sources : path-like, or sequence of path-like
-        DICOM files, and folders, which are walked.
+        DICOM files, and folders, which are walked; ``~`` is the home folder. A file that several of them lead to by the
+        same path gives its frames once, where it is met first.
     device : {'cpu', 'auto', 'gpu'} or int
         Where to decode. On a GPU (`gpuenc.cuda.decoding`) arrays are CuPy's and stay there; ``"auto"`` is the GPU if
         one can be used. It is opened when the first frame is read, in the process that reads it.
     index : path-like, optional
         Where the index is kept, an SQLite file. It is built if it is not there, and else used as it is, so that opening
-        an archive costs no look at its files; each file is checked by size and time of modification when it is
-        read. By default an index is built in memory each time.
-    columns : sequence of str
+        an archive costs no look at its files; with each frame that is read, what has the file's path then is checked by
+        size and time of modification. Paths in it are absolute: it has to be built anew where an archive was moved. By
+        default an index is built in memory each time.
+    columns : str or sequence of str
         Keywords of PS3.6, such as ``"SeriesInstanceUID"``, whose values every sample has. They are kept in the index,
         and are patient data where they are.
     rescale : bool
@@ -61,7 +64,9 @@ class FrameDataset:
     invert : bool
         Turn MONOCHROME1 into MONOCHROME2: after the window 1 - x, without one mirrored in the range of Bits Stored.
     size : (rows, columns), optional
-        Resize, as a last step: float32; see `gpuenc.pipelines.display.resized`.
+        Resize, as a last step: float32. Between pixels the interpolation is linear; where an axis shrinks, each result
+        is the mean below a triangle as wide as twice the factor, so that nothing is skipped, which is Pillow's BILINEAR
+        and PyTorch's bilinear with ``antialias``; see `gpuenc.pipelines.display.resized`. The aspect is not kept.
     on_stale : {'error', 'rebuild'}
         What to do where the index is not that of the files: a named error, at the latest when the file is read; or look
         for all files now and read again those that changed.
@@ -97,22 +102,22 @@ class FrameDataset:
         *,
         device: str | int = "cpu",
         index: str | os.PathLike[str] | None = None,
-        columns: Sequence[str] = (),
+        columns: str | Sequence[str] = (),
         rescale: bool = False,
         window: tuple[float, float] | tuple[float, float, str] | Literal["file", "lut"] | None = None,
         invert: bool = False,
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | list[int] | None = None,
         on_stale: OnStale = "error",
         threads: int | None = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise InvalidOption(f"threads must be at least 1, not {threads}")
         self._device = choice(device)
-        self._display = Display(rescale, _window(window), invert, size)
+        self._display = Display(rescale, _window(window), invert, _size(size))
         self._threads = threads
         self.sources = listing.absolute(sources)
-        self.columns = tuple(columns)
-        self._path = None if index is None else os.path.abspath(os.fspath(index))
+        self.columns = (columns,) if isinstance(columns, str) else tuple(columns)
+        self._path = None if index is None else listing.place("index", index)
         self._index = index_of(self.sources, self.columns, self._path, on_stale)
         self._work: _Work | None = None
         self._lock = threading.Lock()
@@ -139,6 +144,8 @@ class FrameDataset:
         ------
         IndexError
             There is no such frame.
+        TypeError
+            A number is no integer.
         IndexMismatch
             ``index-stale``: a file is not as the index has it.
         SourceError, DecodeFailed, InvalidPixels
@@ -215,11 +222,18 @@ class FrameDataset:
         _DATASETS.add(self)
 
     def _located(self, number: int) -> _Located:
-        position = number + len(self) if number < 0 else number
+        try:
+            asked = operator.index(number)
+        except TypeError:
+            raise TypeError(
+                f"a frame is asked for by its number, an integer, not {type(number).__name__}: "
+                "dataset.__getitems__([0, 1]) returns several"
+            ) from None
+        position = asked + len(self) if asked < 0 else asked
         if not 0 <= position < len(self):
-            raise IndexError(f"There is no frame {number} of {len(self)}")
-        record, first = self._index.find(int(position))
-        return _Located(record, int(position), int(position) - first, self.columns)
+            raise IndexError(f"There is no frame {asked} of {len(self)}")
+        record, first = self._index.find(position)
+        return _Located(record, position, position - first, self.columns)
 
     def _at_work(self) -> _Work:
         with self._lock:
@@ -306,6 +320,11 @@ class _Work:
             return one.sample(shown(stored, fmt, one.record.transform_of(one.frame), self._display, decoder.xp))
         except GpuencError as error:
             raise one.named(error) from error
+
+
+def _size(size: Any) -> Any:
+    """Return a size as the tuple it may be; `Display` says whether it is one."""
+    return tuple(size) if isinstance(size, list) else size
 
 
 def _window(window: Any) -> Window | Literal["file", "lut"] | None:

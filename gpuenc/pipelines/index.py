@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from gpuenc.dicom.atomic import AtomicFile
+from gpuenc.dicom.regular import regular
 from gpuenc.errors import IndexMismatch
 from gpuenc.pipelines import records
 from gpuenc.pipelines.records import LeftOut, Record, Seen
@@ -226,7 +227,7 @@ _PARENTS: list[_Connection] = []
 
 def _connect(path: str) -> sqlite3.Connection:
     # Immutable, which it is: SQLite then takes no locks and looks for no journal, on read-only file systems too.
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=regular) as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise sqlite3.DatabaseError("it is no SQLite file")
     return sqlite3.connect(f"{Path(path).as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
@@ -244,6 +245,14 @@ def _errors(path: str) -> Iterator[None]:
         ) from None
     except FileNotFoundError:
         raise IndexMismatch(f"{path} is gone") from None
+    except IsADirectoryError:
+        raise IndexMismatch(
+            f"{path} is a folder: index= is a file, such as {os.path.join(path, 'frames.index')}",
+            code="index-unusable",
+        ) from None
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise IndexMismatch(f"{path} cannot be used as an index of frames: {why}", code="index-unusable") from None
 
 
 def write(path: str, found: Iterable[Record | LeftOut], sources: Sequence[str], columns: Sequence[str]) -> FileIndex:

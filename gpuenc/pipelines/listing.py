@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from gpuenc.dicom.atomic import TEMPORARY_SUFFIX
-from gpuenc.errors import SourceError
+from gpuenc.errors import InvalidOption, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,15 +23,37 @@ def absolute(sources: Sequence[str | os.PathLike[str]] | str | os.PathLike[str])
     ------
     SourceError
         ``unreadable-source``: one does not exist, or there is none.
+    InvalidOption
+        They are no paths.
     """
-    given = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
-    paths = tuple(dict.fromkeys(os.path.abspath(os.fspath(path)) for path in given))
+    if isinstance(sources, str | os.PathLike):
+        given = [sources]
+    elif isinstance(sources, Iterable) and not isinstance(sources, bytes | bytearray | memoryview):
+        given = list(sources)
+    else:
+        raise InvalidOption(f"sources are one or several paths, not {type(sources).__name__}")
+    paths = tuple(dict.fromkeys(place("a source", path) for path in given))
     if not paths:
         raise SourceError("there are no sources")
     for path in paths:
         if not os.path.exists(path):
             raise SourceError(f"{path} does not exist")
     return paths
+
+
+def place(name: str, given: object) -> str:
+    """Return a path that was given for `name` as an absolute one, ``~`` expanded.
+
+    Raises
+    ------
+    InvalidOption
+        It is no path.
+    """
+    if not isinstance(given, str | os.PathLike) or not isinstance(path := os.fspath(given), str):
+        raise InvalidOption(f"{name} is a path, not {type(given).__name__}")
+    if "\0" in path:
+        raise InvalidOption(f"{name} is no path: it has a zero byte in it")
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def files(sources: Sequence[str], *, without: str | None = None) -> Iterator[str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpuenc.dicom.regular import regular
 from gpuenc.dicom.source import DicomFile
-from gpuenc.errors import IndexMismatch, SourceError
+from gpuenc.errors import GpuencError, IndexMismatch, SourceError
 from gpuenc.frames import Coded, Frame, FrameRef
 
 if TYPE_CHECKING:
@@ -32,27 +34,18 @@ class Files:
         Raises
         ------
         IndexMismatch
-            ``index-stale``: the file is not as it was when the index was built, or is gone.
+            ``index-stale``: the file is not as it was when the index was built, is gone, or is none any more.
         SourceError
             ``truncated``: it ends inside the frame all the same.
         """
-        ref = FrameRef(record.seen.path, index)
         file = self._file(record)
-        if record.through:
-            frame = file.through(index)
-            file.check(record)
-            return Frame(ref, frame.format, frame.pixels, frame.bit_offset)
-        fmt = record.format
-        if record.native_at < 0:
-            codestream = b"".join(file.read(at, count) for at, count in record.pieces_of(index))
-            file.check(record)
-            return Frame(ref, fmt, Coded(record.syntax, codestream))
-        first_bit = index * fmt.frame_bits
-        at, bit_offset = record.native_at + (first_bit >> 3), first_bit & 7
-        # Of its own memory, which who gets the frame may write to.
-        cells = np.frombuffer(bytearray(file.read(at, (bit_offset + fmt.frame_bits + 7) >> 3)), np.uint8)
+        try:
+            frame = _read(file, record, index)
+        except GpuencError:
+            file.check(record)  # what a changed file lacks is not what is wrong with it
+            raise
         file.check(record)
-        return Frame(ref, fmt, cells, bit_offset)
+        return frame
 
     def close(self) -> None:
         """Close them, each once nobody reads from it any more."""
@@ -65,7 +58,9 @@ class Files:
             file = self._open.get(path)
             if file is not None:
                 self._open.move_to_end(path)
-                return file
+        # A file that was deleted, or renamed over, can be read for as long as it is open, and is not the archive's.
+        if file is not None and file.has_its_name():
+            return file
         file = _File(path)
         file.check(record)
         with self._lock:
@@ -76,16 +71,35 @@ class Files:
         return file
 
 
+def _read(file: _File, record: Record, index: int) -> Frame:
+    ref, fmt = FrameRef(record.seen.path, index), record.format
+    if record.through:
+        frame = file.through(index)
+        return Frame(ref, frame.format, frame.pixels, frame.bit_offset)
+    if record.native_at < 0:
+        codestream = b"".join(file.read(at, count) for at, count in record.pieces_of(index))
+        return Frame(ref, fmt, Coded(record.syntax, codestream))
+    first_bit = index * fmt.frame_bits
+    at, bit_offset = record.native_at + (first_bit >> 3), first_bit & 7
+    # Of its own memory, which who gets the frame may write to.
+    cells = np.frombuffer(bytearray(file.read(at, (bit_offset + fmt.frame_bits + 7) >> 3)), np.uint8)
+    return Frame(ref, fmt, cells, bit_offset)
+
+
 class _File:
     """One open file, closed when nobody has it any more."""
 
     def __init__(self, path: str) -> None:
         self._number = -1
         try:
-            self._number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
-        except FileNotFoundError:
+            # A pipe that has the file's name by now would keep everybody waiting.
+            self._number = regular(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+            self._identity = _identity(os.fstat(self._number))
+        except (FileNotFoundError, NotADirectoryError):
             raise IndexMismatch("the file is gone since the index was built") from None
         except OSError as error:
+            if _is_no_file(path):
+                raise IndexMismatch("something that is no file has the file's name since the index was built") from None
             raise SourceError(f"the file cannot be read: {os.strerror(error.errno or 0)}") from None
         self._path = path
         self._source: DicomFile | None = None
@@ -96,6 +110,13 @@ class _File:
             os.close(self._number)
         if getattr(self, "_source", None) is not None:
             self._source.close()  # type: ignore[union-attr]
+
+    def has_its_name(self) -> bool:
+        """Whether its path still leads to it."""
+        try:
+            return _identity(os.stat(self._path)) == self._identity
+        except OSError:
+            return False  # opening it again says why
 
     def read(self, at: int, count: int) -> bytes:
         """Return `count` bytes from `at`."""
@@ -131,3 +152,14 @@ class _File:
         with self._lock:
             os.lseek(self._number, at, os.SEEK_SET)
             return os.read(self._number, count)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _is_no_file(path: str) -> bool:
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False

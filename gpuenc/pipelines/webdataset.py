@@ -6,36 +6,29 @@ where the next one begins, and, once everything is done and ``index.json`` says 
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: nothing keeps jobs apart there
-    fcntl = None  # type: ignore[assignment]
-
 from gpuenc._version import __version__
 from gpuenc.archive.scan import scan
-from gpuenc.dicom.atomic import AtomicFile, temporaries_of
+from gpuenc.dicom.atomic import temporaries_of
 from gpuenc.dicom.digests import file_digest, xxh3_128
 from gpuenc.errors import DestinationError, JobError
+from gpuenc.pipelines import shard_folder
+from gpuenc.pipelines.shard_folder import INDEX, JOURNAL
 from gpuenc.pipelines.shard_process import WorkerStream
 from gpuenc.pipelines.shard_sources import Encoding, SampleStream, Trouble
 from gpuenc.pipelines.tar_shard import TarShard
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from gpuenc.pipelines.shard_sources import Sample
 
-INDEX, JOURNAL = "index.json", ".gpuenc-shards.json"
-_NAME = re.compile(r"shard-[0-9]{6,}\.tar")
 _SKIPPED = "skipped"
 
 
@@ -152,26 +145,28 @@ class _Run:
         self.summary = Summary(paths)
         self._left_out = left_out
         self._start = (0, 0)
-        # Where each shard of this run began; `_start` is where the next one does.
+        # Where the last of the shards began, one for each that may be taken back; `_start` is where the next one does.
         self._starts: list[tuple[int, int]] = []
 
     def run(self, stop: threading.Event) -> Summary:
-        self._make_folder()
-        with _only_job(self._folder):
+        made = shard_folder.make(self._folder)
+        with shard_folder.only_job(self._folder):
             if self._prepare():
                 self.summary.troubles = _sorted([*self.summary.troubles, *self._left_out])
                 return self.summary
-            return self._write_all(stop)
+            self._write_all(stop)
+            if not (self.summary.interrupted or self.summary.shards or self.summary.failed):
+                shard_folder.leave(self._folder, made)  # and no index of nothing
+        return self.summary
 
-    def _write_all(self, stop: threading.Event) -> Summary:
+    def _write_all(self, stop: threading.Event) -> None:
         while (lost := self._write_some(stop)) is not None:
             self._take_back(lost)
         troubles = self.summary.troubles
         self.summary.troubles = _sorted([*troubles, *self._left_out])
-        if not self.summary.interrupted:
+        if not self.summary.interrupted and (self.summary.shards or self.summary.failed):
             self._write_journal((len(self.summary.paths), 0), troubles)
             self._write_index()
-        return self.summary
 
     def _write_some(self, stop: threading.Event) -> Trouble | None:
         """Write shards to the end, or up to a file whose samples are of no use after all, whose trouble is returned."""
@@ -191,7 +186,7 @@ class _Run:
                     shard = None
                 if shard is None:
                     # A shard that was finished right before an interrupted job's end is not in its journal.
-                    path = self._folder / _name(len(self.summary.shards))
+                    path = self._folder / shard_folder.shard_name(len(self.summary.shards))
                     shard = stack.enter_context(TarShard(path, overwrite=self._job.resume, token=self._token))
                 shard.add(f"{sample.file:08d}-{sample.frame:06d}", sample.members)
             self.summary.interrupted = stop.is_set()
@@ -206,7 +201,7 @@ class _Run:
         Raises
         ------
         JobError
-            ``journal-differs``: an earlier run made some of them.
+            ``journal-differs``: an earlier version made some of them, and did not say where they begin.
         """
         gone = []
         while self._starts and self._start > (lost.file, 0):
@@ -214,8 +209,8 @@ class _Run:
             gone.append(self.summary.shards.pop().name)
         if self._start > (lost.file, 0):
             raise JobError(
-                f"shards of an earlier run hold samples of a file that has to be left out ({lost.code}): begin anew in "
-                "another folder",
+                f"shards of an earlier version hold samples of a file that has to be left out ({lost.code}): begin "
+                "anew in another folder",
                 code="journal-differs",
             )
         kept = [each for each in self.summary.troubles if each.file != lost.file and _at(each) < self._start]
@@ -225,42 +220,32 @@ class _Run:
         for name in gone:
             os.unlink(self._folder / name)
 
-    def _make_folder(self) -> None:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            os.listdir(self._folder)
-        except OSError as error:
-            raise DestinationError(
-                f"the folder cannot be made or read: {error.strerror}", code="destination-unwritable"
-            ) from None
-
     def _prepare(self) -> bool:
         """Find out where to begin, and refuse to where something else is there; return whether all is done already."""
         names = sorted(os.listdir(self._folder))
         if INDEX in names:
             if self._job.resume and JOURNAL in names:
-                self._restore(_loaded(self._folder / JOURNAL))
+                self._restore(shard_folder.loaded(self._folder / JOURNAL))
                 return True
-            raise DestinationError(
-                f"there are finished shards in {self._folder}: choose another --output, or remove that folder",
-                code="destination-exists",
-            )
+            ours = shard_folder.whose(self._folder, INDEX)
+            there = f"are finished shards in {self._folder}" if ours else f"is another's {INDEX} in {self._folder}"
+            raise DestinationError(f"there {there}: {_instead(ours)}", code="destination-exists")
         if JOURNAL in names:
             if not self._job.resume:
                 raise JobError(
                     f"an unfinished job is in {self._folder}: --resume goes on with it", code="journal-unfinished"
                 )
-            self._restore(_loaded(self._folder / JOURNAL))
-        elif any(_NAME.fullmatch(name) for name in names):
+            self._restore(shard_folder.loaded(self._folder / JOURNAL))
+        elif any(shard_folder.is_shard_name(name) for name in names):
             raise DestinationError(
-                f"there are other shards in {self._folder}: choose another --output, or remove that folder",
-                code="destination-exists",
+                f"there are shards of another job in {self._folder}: {_instead('')}", code="destination-exists"
             )
         elif self._job.resume:
             raise JobError(f"there is no job to resume in {self._folder}", code="journal-missing")
         else:
             self._write_journal((0, 0), [])
-        for name in (INDEX, JOURNAL, *(_name(number) for number in range(len(self.summary.shards) + 1))):
+        numbers = range(len(self.summary.shards) + 1)
+        for name in (INDEX, JOURNAL, *map(shard_folder.shard_name, numbers)):
             for left in temporaries_of(os.fspath(self._folder / name), self._token):
                 with suppress(FileNotFoundError):
                     os.unlink(left)
@@ -270,7 +255,7 @@ class _Run:
         if said.get("fingerprint") != self._fingerprint:
             raise JobError(
                 "the job to resume had other sources, other options or another version of gpuenc, or a source has "
-                f"changed: choose another --output, or remove {self._folder}",
+                f"changed: {_instead(shard_folder.whose(self._folder, JOURNAL))}",
                 code="journal-differs",
             )
         try:
@@ -278,8 +263,12 @@ class _Run:
             self.summary.troubles = [Trouble(**each) for each in said["troubles"]]
             file, frame = said["next"]
             self._start = int(file), int(frame)
-            named = all(_NAME.fullmatch(shard.name) for shard in self.summary.shards)
-            inside = 0 <= self._start[0] <= len(self.summary.paths) and self._start[1] >= 0
+            # Journals of an earlier version have none.
+            self._starts = [(int(file), int(frame)) for file, frame in said.get("starts", [])]
+            named = all(shard_folder.is_shard_name(shard.name) for shard in self.summary.shards)
+            order = [(0, 0), *self._starts, self._start, (len(self.summary.paths), 0)]
+            inside = order == sorted(order) and min(frame for _, frame in order) >= 0
+            inside = inside and len(self._starts) <= len(self.summary.shards)
             known = all(0 <= each.file < len(self.summary.paths) for each in self.summary.troubles)
         except (KeyError, TypeError, ValueError):
             named = inside = known = False
@@ -296,7 +285,7 @@ class _Run:
 
     def _finish(self, shard: TarShard, following: tuple[int, int], troubles: list[Trouble]) -> None:
         digest = shard.finish()
-        name = _name(len(self.summary.shards))
+        name = shard_folder.shard_name(len(self.summary.shards))
         self.summary.shards.append(ShardRecord(name, shard.samples, shard.size_bytes, digest))
         self._starts.append(self._start)
         self._start = following
@@ -307,24 +296,26 @@ class _Run:
             "fingerprint": self._fingerprint,
             "next": list(following),
             "shards": [asdict(shard) for shard in self.summary.shards],
+            "starts": [list(start) for start in self._starts],
             "troubles": [asdict(trouble) for trouble in _sorted(troubles)],
         }
-        _write(self._folder / JOURNAL, said, self._token, overwrite=True)
+        shard_folder.write(self._folder / JOURNAL, said, self._token, overwrite=True)
 
     def _write_index(self) -> None:
         said = {
-            "format": "gpuenc-shards-1",
+            "format": shard_folder.FORMAT,
             "transfer_syntax_uid": self._job.encoding.target.syntax.uid,
             "samples": self.summary.samples,
             "files": len(self.summary.paths),
             "shards": [asdict(shard) for shard in self.summary.shards],
             "without": [{"file": each.file, "frame": each.frame, "code": each.code} for each in self.summary.troubles],
         }
-        _write(self._folder / INDEX, said, self._token, overwrite=False)
+        shard_folder.write(self._folder / INDEX, said, self._token, overwrite=False)
 
 
-def _name(number: int) -> str:
-    return f"shard-{number:06d}.tar"
+def _instead(ours: str) -> str:
+    """Return what to do where something is in the way, of which that may be removed; other files are not ours."""
+    return "choose another --output" + (f", or remove what it left: {ours}" if ours else "")
 
 
 def _at(trouble: Trouble) -> tuple[int, int]:
@@ -333,42 +324,6 @@ def _at(trouble: Trouble) -> tuple[int, int]:
 
 def _sorted(troubles: list[Trouble]) -> list[Trouble]:
     return sorted(troubles, key=_at)
-
-
-@contextmanager
-def _only_job(folder: Path) -> Iterator[None]:
-    """Be the only job in a folder. Where a file system does not lock folders, such as NFS, nothing is kept apart."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise JobError(f"another gpuenc is at work in {folder}", code="journal-in-use") from None
-        except OSError:
-            pass
-        yield
-    finally:
-        os.close(handle)
-
-
-def _write(path: Path, said: dict[str, Any], token: str, *, overwrite: bool) -> None:
-    with AtomicFile(path, overwrite=overwrite, token=token) as out:
-        with out.errors():
-            out.file.write(json.dumps(said, indent=1, sort_keys=True).encode() + b"\n")
-        out.publish()
-
-
-def _loaded(path: Path) -> dict[str, Any]:
-    try:
-        said = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        said = None
-    if not isinstance(said, dict):
-        raise JobError("the journal cannot be read", code="journal-unusable")
-    return said
 
 
 def _fingerprint(job: ShardJob, paths: Sequence[Path]) -> str:

@@ -24,11 +24,13 @@ from gpuenc.dicom.derived import derived, new_format
 from gpuenc.dicom.description import DatasetAttributes
 from gpuenc.dicom.header import header_of
 from gpuenc.dicom.layouts import layout_of
+from gpuenc.dicom.regular import regular
 from gpuenc.dicom.scale import Scale, extremes, quantised
 from gpuenc.dicom.writer import OutputFile
 from gpuenc.encoder import error_of
 from gpuenc.errors import DestinationError, InvalidOption, InvalidPixels, SourceError
 from gpuenc.frames import Failure
+from gpuenc.keywords import CODEC, refuse_unknown
 from gpuenc.registry import chain
 from gpuenc.syntaxes import find
 from gpuenc.targets import from_options
@@ -48,7 +50,13 @@ type Rescale = tuple[float, float] | Literal["template", "range"] | None
 
 _NATIVE = "1.2.840.10008.1.2.1"
 _MOST_BITS, _MOST = 32, (1 << 63) - 1
-_NOT_OPTIONS = frozenset({"photometric_interpretation", "whole_cells"})
+# What describes samples is said in words of its own here, and the array says the rest.
+_OPTIONS = CODEC - {"whole_cells"}
+_OWN = frozenset(
+    {"layout", "rescale", "rescale_type", "window", "bits_stored", "photometric", "resized", "description"}
+    | {"derivation_code", "series_instance_uid", "series_description", "series_number"}
+    | {"verify", "device", "device_memory_bytes", "threads"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +160,7 @@ def write_dicom(
         By default all of the dtype, and with ``rescale='template'`` the template's where cells are as before.
     photometric : str
         Photometric Interpretation of the array: by default of one sample MONOCHROME2 or the template's MONOCHROME1, of
-        three RGB.
+        three RGB. Needed where the template's is PALETTE COLOR, YBR_FULL or YBR_FULL_422.
     resized : bool
         The array shows the template's whole field of view in another number of rows and columns; spacing and position
         are corrected for that.
@@ -161,7 +169,7 @@ def write_dicom(
     series_instance_uid, series_description, series_number
         Of the new series. Give the UID to put several objects in one series; the number is left empty by default.
     verify, device, device_memory_bytes, threads, **options
-        As for `gpuenc.compress`.
+        As for `gpuenc.compress`; of options those of codecs alone.
 
     Returns
     -------
@@ -183,9 +191,10 @@ def write_dicom(
     RuntimeError
         No plug-in is available, or each of them failed.
     """
+    refuse_unknown("write_dicom", options, _OPTIONS, _OWN)
     path = _path("out", out)
     syntax = find(target)
-    chosen = from_options(syntax, {name: options[name] for name in options if name not in _NOT_OPTIONS})
+    chosen = from_options(syntax, options)
     said: dict[str, Any] = {
         "units": text_of("rescale_type", rescale_type, "LO"),
         "window": window_of(window),
@@ -305,7 +314,8 @@ def _read(template: Any) -> Dataset:
 
 def _read_file(path: Path) -> Dataset:
     try:
-        return dcmread(path, stop_before_pixels=True)
+        with open(path, "rb", opener=regular) as file:
+            return dcmread(file, stop_before_pixels=True)
     except InvalidDicomError:
         raise SourceError("the template is not a DICOM file", code="not-dicom") from None
     except OSError as error:

@@ -45,6 +45,13 @@ LOSSLESS = [s.uid for s in TABLE if s.loss == "never" and s.encapsulated and not
         ((4, 20, 30, 1), U1, {}, "NHWC", (4, 20, 30, 1)),
         ((4, 3, 5, 3), U1, {"rows": 5}, "NCHW", (4, 5, 3, 3)),
         ((9, 20, 3), U1, {"rows": 20, "columns": 3}, "NHW", (9, 20, 3, 1)),
+        ((4, 9, 3), U1, {}, "HWC", (1, 4, 9, 3)),
+        ((3, 9, 1), U1, {}, "HWC", (1, 3, 9, 1)),
+        ((3, 9, 3), U1, {"rows": 3}, "HWC", (1, 3, 9, 3)),
+        ((3, 9, 3), U1, {"rows": 9, "samples_per_pixel": 3}, "CHW", (1, 9, 3, 3)),
+        ((3, 9, 3), U2, {"samples_per_pixel": 1}, "NHW", (3, 9, 3, 1)),
+        ((3, 3, 3), U1, {"rows": 3, "columns": 3, "samples_per_pixel": 3}, "HWC", (1, 3, 3, 3)),
+        ((3, 3, 3), U1, {"rows": 3, "columns": 3, "samples_per_pixel": 1}, "NHW", (3, 3, 3, 1)),
     ],
 )
 def test_what_shape_dtype_and_keywords_tell(shape, dtype, options, axes, expected):
@@ -55,7 +62,13 @@ def test_what_shape_dtype_and_keywords_tell(shape, dtype, options, axes, expecte
 
 @pytest.mark.parametrize(
     ("shape", "can"),
-    [((3, 20, 30), ("CHW", "NHW")), ((4, 3, 5, 3), ("NHWC", "NCHW")), ((4, 3, 3, 3), ("NHWC", "NCHW"))],
+    [
+        ((3, 20, 30), ("CHW", "NHW")),
+        ((4, 3, 5, 3), ("NHWC", "NCHW")),
+        ((4, 3, 3, 3), ("NHWC", "NCHW")),
+        ((3, 3, 3), ("HWC", "CHW", "NHW")),
+        ((3, 9, 3), ("HWC", "CHW", "NHW")),
+    ],
 )
 def test_what_is_ambiguous_is_refused_until_the_layout_is_said(shape, can):
     arr = RNG.integers(0, 256, shape).astype(np.uint8)
@@ -79,6 +92,14 @@ def test_what_is_ambiguous_is_refused_until_the_layout_is_said(shape, can):
 def test_layouts_that_cannot_be(shape, axes, message):
     with pytest.raises(ValueError, match=message):
         gpuenc.get_encoder(RLE).encode(np.zeros(shape, np.uint8), index=0, layout=axes)
+
+
+@pytest.mark.parametrize("axes", ["nchw", "NWH"])
+def test_a_layout_that_is_none_is_no_matter_of_plugins(axes):
+    """As it would be said with the words for what each of them raised."""
+    with pytest.raises(ValueError, match=rf"^layout is one of HW, HWC, .*NCHW, not '{axes}'$") as caught:
+        gpuenc.get_encoder(RLE).encode(np.zeros((1, 3, 8, 8), np.uint8), layout=axes)
+    assert caught.value.code == "invalid-option"
 
 
 @pytest.mark.parametrize("src", [bytes(64), Dataset()])

@@ -260,6 +260,62 @@ def test_sources_without_a_frame_are_an_error(tmp_path):
             gpuenc.FrameDataset(sources)
 
 
+@pytest.mark.parametrize("number", [1.5, np.float64(1.7), "1", None, slice(0, 2), [0, 1], (0, 1), np.array([0, 1])])
+def test_numbers_of_frames_are_integers(tmp_path, number):
+    with gpuenc.FrameDataset(made.of(WIDE).write(tmp_path / "a.dcm")) as frames:
+        for ask in (frames.__getitem__, frames.describe, lambda one: frames.__getitems__([0, one])):
+            with pytest.raises(TypeError, match=r"__getitems__\(\[0, 1\]\) returns several"):
+                ask(number)
+        for each in (np.int64(1), np.uint8(1), np.array(1), -2):
+            assert frames[each]["index"] == 1
+            assert type(frames[each]["index"]) is int
+
+
+@pytest.mark.parametrize(
+    ("sources", "options", "match"),
+    [
+        (b"x", {}, "sources are one or several paths, not bytes"),
+        (None, {}, "sources are one or several paths, not NoneType"),
+        ([3], {}, "a source is a path, not int"),
+        ([b"x"], {}, "a source is a path, not bytes"),
+        ("a\0b", {}, "zero byte"),
+        (".", {"index": 3}, "index is a path, not int"),
+        (".", {"size": [25, 26, 27]}, "size must be"),
+        (".", {"columns": "Modalities"}, "'Modalities' is no keyword"),
+    ],
+)
+def test_arguments_that_are_none(tmp_path, monkeypatch, sources, options, match):
+    made.of(WIDE).write(tmp_path / "a.dcm")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidOption, match=match):
+        gpuenc.FrameDataset(sources, **options)
+
+
+def test_an_index_that_is_a_folder(tmp_path):
+    made.of(WIDE).write(tmp_path / "a.dcm")
+    (tmp_path / "folder").mkdir()
+    for on_stale in ("error", "rebuild"):
+        with pytest.raises(IndexMismatch, match="is a folder") as caught:
+            gpuenc.FrameDataset(tmp_path / "a.dcm", index=tmp_path / "folder", on_stale=on_stale)
+        assert caught.value.code == "index-unusable"
+
+
+def test_arguments_in_other_words(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    made.of(WIDE).write(tmp_path / "in" / "a.dcm")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    with gpuenc.FrameDataset("~/in", index="~/frames.index", columns="Modality", size=[25, 26]) as frames:
+        assert frames.sources == (str(tmp_path / "in"),)
+        assert frames.columns == ("Modality",)
+        assert frames[0]["image"].shape == (25, 26)
+        assert "Modality" in frames[0]
+    assert (tmp_path / "frames.index").is_file()
+    given = [tmp_path / "in" / "a.dcm", tmp_path / "in", os.path.relpath(tmp_path / "in" / "a.dcm")]
+    with gpuenc.FrameDataset(given) as frames:
+        assert [one["frame"] for one in frames] == [0, 1, 2]
+
+
 def test_more_files_than_are_kept_open(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "_MOST_OPEN", 3)
     paths = made.series(tmp_path, 12)

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 import gpuenc
 from gpuenc.cli import app
 from gpuenc.errors import DestinationError, JobError, SourceError
-from gpuenc.pipelines import shard_sources, webdataset
+from gpuenc.pipelines import shard_folder, shard_sources, webdataset
 from gpuenc.pipelines.shard_sources import Encoding, SampleStream
 from gpuenc.pipelines.tar_shard import TarShard
 from gpuenc.pipelines.webdataset import ShardJob, write_shards
@@ -291,7 +291,7 @@ def test_a_journal_that_somebody_wrote_to_is_refused(archive, tmp_path, monkeypa
 
 def test_a_job_killed_between_shard_and_journal_goes_on_too(archive, tmp_path, whole, monkeypatch):
     written = []
-    original = webdataset._write
+    original = shard_folder.write
 
     def fails(path, said, token, **options):
         if path.name == webdataset.JOURNAL and len(said["shards"]) == 2:
@@ -300,7 +300,7 @@ def test_a_job_killed_between_shard_and_journal_goes_on_too(archive, tmp_path, w
         original(path, said, token, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(webdataset, "_write", fails)
+        patch.setattr(shard_folder, "write", fails)
         with pytest.raises(KeyboardInterrupt):
             run(archive, tmp_path / "out", samples=4)
     assert (tmp_path / "out" / "shard-000001.tar").exists()
@@ -400,10 +400,12 @@ def test_nothing_stays_of_a_file_that_changes_while_it_is_read(tmp_path, monkeyp
     assert list(samples(tmp_path / "out")) == ["00000000-000000", "00000002-000000"]
 
 
-def test_a_source_that_changes_after_a_resumed_job_took_some_of_it_ends_the_job(tmp_path, monkeypatch):
+@pytest.mark.parametrize("earlier", [False, True])
+def test_shards_of_an_earlier_run_are_taken_back_too(tmp_path, monkeypatch, earlier):
+    """One of a and b lies there when b changes; an earlier version's journal does not say where it begins."""
     three(tmp_path / "in", "rle")
     monkeypatch.setattr(shard_sources, "_HELD_BYTES", 0)
-    stop, right = threading.Event(), webdataset._Run._finish
+    stop, right, out = threading.Event(), webdataset._Run._finish, tmp_path / "out"
 
     def first(run, *arguments):
         right(run, *arguments)
@@ -411,18 +413,72 @@ def test_a_source_that_changes_after_a_resumed_job_took_some_of_it_ends_the_job(
 
     with monkeypatch.context() as patched:
         patched.setattr(webdataset._Run, "_finish", first)
-        assert write_shards(job(tmp_path / "in", tmp_path / "out", to="rle", samples=2), stop).interrupted
+        assert write_shards(job(tmp_path / "in", out, to="rle", samples=2), stop).interrupted
+    assert list(samples(out)) == ["00000000-000000", "00000001-000000"]
 
     class Changing(shard_sources.DicomFile):
         def frame(self, index):
-            os.utime(self.path, ns=(0, 10**9))
+            if self.path.endswith("b"):
+                os.utime(self.path, ns=(0, 10**9))
             return super().frame(index)
 
     monkeypatch.setattr(shard_sources, "DicomFile", Changing)
-    with pytest.raises(JobError) as caught:
-        run(tmp_path / "in", tmp_path / "out", to="rle", samples=2, resume=True)
-    assert caught.value.code == "journal-differs"
-    assert not (tmp_path / "out" / webdataset.INDEX).exists()
+    if earlier:
+        said = json.loads((out / webdataset.JOURNAL).read_text())
+        del said["starts"]
+        (out / webdataset.JOURNAL).write_text(json.dumps(said))
+        with pytest.raises(JobError, match="earlier version") as caught:
+            run(tmp_path / "in", out, to="rle", samples=2, resume=True)
+        assert caught.value.code == "journal-differs"
+        assert not (out / webdataset.INDEX).exists()
+        return
+    summary = run(tmp_path / "in", out, to="rle", samples=2, resume=True)
+    assert [(each.file, each.frame, each.code) for each in summary.failed] == [(1, None, "source-changed")]
+    monkeypatch.undo()
+    (tmp_path / "in" / "b").write_bytes(b"no image")
+    run(tmp_path / "in", tmp_path / "right", to="rle", samples=2)
+    tars = {name: data for name, data in contents(out).items() if name.endswith(".tar")}
+    assert tars == {name: data for name, data in contents(tmp_path / "right").items() if name.endswith(".tar")}
+    assert list(samples(out)) == ["00000000-000000", "00000002-000000"]
+
+
+@pytest.mark.parametrize("found", ["nothing", "no-images"])
+@pytest.mark.parametrize("there", ["no-folder", "folder", "foreign"])
+def test_where_nothing_was_found_nothing_is_left(archive, tmp_path, found, there):
+    (tmp_path / "in").mkdir()
+    if found == "no-images":
+        (tmp_path / "in" / "notes.txt").write_text("no image")
+    out = tmp_path / "new" / "out"
+    if there != "no-folder":
+        out.mkdir(parents=True)
+    if there == "foreign":
+        (out / "mine.txt").write_text("not ours")
+    for _ in range(2):
+        done = command(tmp_path / "in", "-o", out, "--to", "rle", "--device", "cpu")
+        assert done.exit_code == 3, done.output
+        assert "no frames were found" in done.output
+        assert (tmp_path / "new").exists() == (there != "no-folder")
+        if there != "no-folder":
+            assert os.listdir(out) == (["mine.txt"] if there == "foreign" else [])
+    assert command(archive, "-o", out, "--to", "rle", "--device", "cpu").exit_code == 0
+
+
+def test_what_may_be_removed_is_ours_alone(archive, tmp_path):
+    out = tmp_path / "out"
+    run(archive, out, samples=10)
+    (out / "shard-000009.tar").write_text("somebody else's")
+    with pytest.raises(DestinationError) as caught:
+        run(archive, out)
+    left = f"index.json, .gpuenc-shards.json, shard-000000.tar, shard-000001.tar in {out}"
+    assert str(caught.value).endswith(f"choose another --output, or remove what it left: {left}")
+    for name in ("index.json", ".gpuenc-shards.json", "shard-000000.tar", "shard-000001.tar"):
+        (out / name).unlink()
+    for name in ("shard-000009.tar", "index.json"):
+        (out / name).write_text("[]")
+        with pytest.raises(DestinationError) as caught:
+            run(archive, out)
+        assert caught.value.code == "destination-exists"
+        assert str(caught.value).endswith("choose another --output")
 
 
 def test_nothing_is_overwritten(archive, tmp_path):
@@ -458,7 +514,8 @@ def test_a_finished_job_is_gone_on_with_only_as_it_was(archive, tmp_path):
     args = (archive, "-o", out, "--to", "htj2k-lossless", "--samples", 4, "--device", "cpu")
     done = command(*args, "--resume")
     assert done.exit_code == 2, done.output
-    assert f"choose another --output, or remove {out}" in " ".join(done.output.split())
+    said = "choose another --output, or remove what it left: index.json, .gpuenc-shards.json, shard-000000.tar to"
+    assert said in " ".join(done.output.split())
     assert contents(out) == before
     done = command(*args)
     assert done.exit_code == 2, done.output
@@ -555,7 +612,7 @@ def test_webdataset_reads_them(archive, tmp_path):
 def test_addresses_are_refused_in_words(tmp_path):
     run = CliRunner().invoke(app, ["shards", "s3://bucket/study", "-o", str(tmp_path / "out"), "--to", "rle"])
     assert run.exit_code == 2
-    assert "no file or folder of this machine" in " ".join(run.output.replace("│", " ").split())
+    assert "a file or folder of this machine is wanted" in " ".join(run.output.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("behind", [made.Element(0x7FE00010, "OW", bytes(48)), made.Element(0x00280103, "US", 1)])

@@ -10,6 +10,7 @@ from pydicom import DataElement, dcmread
 from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
+from pydicom.pixels import pixel_array
 from pydicom.tag import Tag
 
 import gpuenc
@@ -188,3 +189,36 @@ def test_everything_is_an_error_of_ours(tmp_path, ct):
         except GpuencError:
             assert not (tmp_path / f"{number}.dcm").exists()
     assert written < number
+
+
+@pytest.mark.parametrize("name", ["SC_ybr_full_422_uncompressed.dcm", "examples_ybr_color.dcm", "SC_rgb_rle.dcm"])
+def test_colours_of_templates_of_luminance_and_chroma_are_asked_about(tmp_path, name):
+    """What is shown afterwards is what was shown before, whichever of both the array is."""
+    template = dcmread(named(name))
+    shown = pixel_array(template, raw=False)
+    if not str(template.PhotometricInterpretation).startswith("YBR_FULL"):
+        gpuenc.write_dicom(template, shown, "rle", tmp_path / "rgb.dcm")
+        assert np.array_equal(pixel_array(dcmread(tmp_path / "rgb.dcm")), shown)
+        return
+    with pytest.raises(InvalidPixels, match=r"say photometric='YBR_FULL' .* or photometric='RGB'"):
+        gpuenc.write_dicom(template, pixel_array(template, raw=True), "rle", tmp_path / "out.dcm")
+    for photometric, raw in (("YBR_FULL", True), ("RGB", False)):
+        out = tmp_path / f"{photometric}.dcm"
+        gpuenc.write_dicom(template, pixel_array(template, raw=raw), "rle", out, photometric=photometric)
+        made = dcmread(out)
+        assert made.PhotometricInterpretation == photometric
+        assert np.array_equal(pixel_array(made, raw=False), shown)
+    frame = gpuenc.FrameDataset(named(name))[0]["image"]
+    gpuenc.write_dicom(template, frame, "rle", tmp_path / "frame.dcm", photometric="YBR_FULL")
+    first = shown[0] if shown.ndim == 4 else shown
+    assert np.array_equal(pixel_array(dcmread(tmp_path / "frame.dcm"), raw=False), first)
+    assert np.array_equal(template.pixel_array, shown)  # which the message says
+
+
+@pytest.mark.parametrize("photometric", ["YBR_RCT", "YBR_ICT"])
+def test_templates_whose_decoders_give_rgb_are_not_asked_about(tmp_path, photometric):
+    template = dcmread(named("SC_rgb_rle.dcm"))
+    shown = template.pixel_array
+    template.PhotometricInterpretation = photometric
+    gpuenc.write_dicom(template, shown, "rle", tmp_path / "out.dcm")
+    assert np.array_equal(pixel_array(dcmread(tmp_path / "out.dcm")), shown)
