@@ -477,6 +477,17 @@ def test_no_space_left(study, tmp_path, monkeypatch):
     assert (code, "4: 3 encoded" in out) == (0, True)
 
 
+def test_no_space_left_for_the_last_file(study, tmp_path, monkeypatch):
+    """There is nothing left to begin, and still it is room that was missing, not a file that is wrong."""
+    monkeypatch.setattr("os.fsync", failing(errno.ENOSPC))
+    (one,) = list(study.rglob("*.dcm"))[:1]
+    code, _, err = transcode(one, "-o", tmp_path / "out")
+    assert (code, "[disk-full]" in err, "go on with --resume" in err) == (4, True, True)
+    monkeypatch.undo()
+    code, out, _ = transcode(one, "-o", tmp_path / "out", "--resume")
+    assert (code, "1: 1 encoded" in out) == (0, True)
+
+
 def test_no_room_for_the_first_file(study, tmp_path):
     """Nothing was begun, so there is nothing to go on with, and nobody is told to."""
     code, _, err = transcode(study, "-o", tmp_path / "out", "--reserve", str(10**9))

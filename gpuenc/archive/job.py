@@ -210,7 +210,7 @@ class _Run:
                 self._stop.set()
         self._look_at_places()
         if (
-            self._summary.stopped != _LOST
+            self._summary.stopped in ("", "interrupted")
             and self.planner.complete
             and self._summary.done + len(self._dicomdirs) == self.planner.files
         ):
