@@ -19,8 +19,8 @@ _FILE_PATH = (
     "sampled over 2,400 files in one thread (`--verify none`): encode 60 % of the time, opening the source and, "
     "read back, the output 9 %, the rest of reading back and naming 5 %, making the temporary file 4 %, markers 2 "
     "%, the rest in pieces below 2 %. That is 4.4 ms of CPU a file where the encode alone takes 2.6, and 0.5 ms "
-    "of whoever hands it out and keeps the journal; with both processors busy, which share a core here, all of it "
-    "takes a third longer, and threads wait for one interpreter"
+    "of whoever hands it out and keeps the journal; with both processors of this machine busy all of it, the bare "
+    "codec too, takes a third longer, and threads wait for one interpreter"
 )
 _START = "starting Python, pydicom, numpy and imagecodecs takes 0.9 s of it in each process; files alone see above"
 _PEER = (
