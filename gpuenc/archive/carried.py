@@ -213,8 +213,7 @@ class _Carrier:
             if job.verify != "none":
                 self._read_back(stamp, record, keep=replaces)
         asked = "" if demanded else "written in parts: the store was asked before whether the name is free"
-        return replace(
-            record,
+        return record.but(
             destination=self.kept_at,
             message="; ".join(filter(None, (record.message, asked))),
             output_mtime_ns=stamp.mtime_ns,

@@ -7,7 +7,6 @@ reports.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,8 +81,7 @@ def _rebuilt(record: Record, source: Path, destination: Path, *, fsync: bool, to
     stamp = Stamp.of_any(destination)
     said = f"{made.changed} of {made.files} records changed"
     said += f"; {made.missing} files it names are not there" if made.missing else ""
-    return replace(
-        record,
+    return record.but(
         # Of one that was brought up to date before, nothing changes any more.
         reason="dicomdir-rebuilt" if made.changed or made.digest != record.output_digest else "no-pixel-data",
         message="; ".join(filter(None, (said, made.note))),

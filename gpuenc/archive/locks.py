@@ -42,10 +42,10 @@ def only_job(journal: Path, manifest: str = "") -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             # One after the other: whoever begins sees all who have begun.
-            with _locked(journal.parent / "begin.lock", fcntl.LOCK_EX):
+            with locked(journal.parent / "begin.lock", fcntl.LOCK_EX):
                 how = fcntl.LOCK_SH if is_share(journal) else fcntl.LOCK_EX
                 for lock, mode in ((_job_lock(journal), fcntl.LOCK_EX), (journal.parent / "place.lock", how)):
-                    if not stack.enter_context(_locked(lock, mode | fcntl.LOCK_NB)):
+                    if not stack.enter_context(locked(lock, mode | fcntl.LOCK_NB)):
                         raise JobError(f"another gpuenc is at work on {journal}", code="journal-in-use")
                 demand_one_division(journal, manifest, _is_held)
                 _job_lock(journal).write_text(manifest, encoding="ascii")
@@ -110,7 +110,7 @@ def only_in_place(sources: Iterable[Path], *, share_of: str = "") -> Iterator[No
             path = own.get(identity) or above[identity]
             # Who may not read a folder cannot lock it.
             with contextlib.suppress(OSError):
-                alone = stack.enter_context(_locked(path, mode | fcntl.LOCK_NB, os.O_RDONLY))
+                alone = stack.enter_context(locked(path, mode | fcntl.LOCK_NB, os.O_RDONLY))
                 if not (alone and stack.enter_context(in_group(path, number, whole=identity in own))):
                     raise JobError(f"another gpuenc is replacing files in {path}", code="journal-in-use")
         yield
@@ -119,7 +119,7 @@ def only_in_place(sources: Iterable[Path], *, share_of: str = "") -> Iterator[No
 def _await_workers(journal: Path) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while True:
-        with _locked(_workers_lock(journal), fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+        with locked(_workers_lock(journal), fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
             if alone:
                 return
         if time.monotonic() > deadline:
@@ -136,19 +136,23 @@ def worker_of(journal: Path | None) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         # Where the journal's folder is gone, there is nothing to go on with that could disturb this process.
         with contextlib.suppress(OSError):
-            stack.enter_context(_locked(_workers_lock(journal), fcntl.LOCK_SH))
+            stack.enter_context(locked(_workers_lock(journal), fcntl.LOCK_SH))
         yield
 
 
 def _is_held(lock: Path) -> bool:
     if not lock.exists():
         return False
-    with _locked(lock, fcntl.LOCK_SH | fcntl.LOCK_NB, os.O_RDONLY) as free:
+    with locked(lock, fcntl.LOCK_SH | fcntl.LOCK_NB, os.O_RDONLY) as free:
         return not free
 
 
 @contextlib.contextmanager
-def _locked(path: str | Path, how: int, flags: int = os.O_RDWR | os.O_CREAT) -> Iterator[bool]:
+def locked(path: str | Path, how: int, flags: int = os.O_RDWR | os.O_CREAT) -> Iterator[bool]:
+    """Have a lock of a file or folder, as `fcntl.flock` takes it; False where somebody else has it.
+
+    Where a file system has no locks, such as NFS for folders, everybody has it.
+    """
     handle = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
         try:

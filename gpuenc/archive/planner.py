@@ -125,7 +125,7 @@ class Planner:
         if self._job.in_place:
             return None
         if self._elsewhere and (refused := refused_elsewhere(item, self._job)):
-            return replace(refused, run=run)
+            return refused.but(run=run)
         if is_remote(item.place):
             return None  # whoever writes it asks whether something is there
         if self._landing and item.place not in self._landing:

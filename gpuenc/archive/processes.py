@@ -1,8 +1,9 @@
-"""How processes begin and end."""
+"""How processes begin and end: `started` by whoever needs one, which calls `begun` first."""
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import signal
@@ -10,8 +11,11 @@ import socket
 import struct
 import subprocess
 import sys
+import warnings
 from multiprocessing import connection
 from typing import TYPE_CHECKING
+
+from gpuenc.archive.descriptors import raise_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -60,6 +64,26 @@ def started(
     finally:
         theirs.close()
     return process, connection.Connection(ours.detach())
+
+
+def begun(file: int) -> connection.Connection:
+    """Make this process, which another one has `started`, one that only does what that asks for; return its pipe.
+
+    Parameters
+    ----------
+    file : int
+        What ``main`` was called with.
+    """
+    # The terminal sends its signals to all processes of a job; this one obeys the process that started it.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if sys.stderr:
+        faulthandler.enable()
+    # Warnings of libraries may quote what a file holds.
+    warnings.simplefilter("ignore")
+    raise_limit()
+    return connection.Connection(file)
 
 
 @contextlib.contextmanager

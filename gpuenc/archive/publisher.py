@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -192,8 +192,7 @@ def _failed(record: Record, error: GpuencError | OSError) -> Record:
     """Return the outcome of a file whose output did not get its name."""
     if not isinstance(error, GpuencError):
         error = DestinationError(f"the backup cannot be written: {error.strerror}")
-    return replace(
-        record,
+    return record.but(
         status="failed",
         destination="",
         reason=error.code,

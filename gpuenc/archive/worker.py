@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import os
-import signal
-import sys
 import threading
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from gpuenc.archive.budget import FILES_BEYOND_CORES, file_threads
 from gpuenc.archive.carried import carry
-from gpuenc.archive.descriptors import files_at_once, raise_limit
+from gpuenc.archive.descriptors import files_at_once
 from gpuenc.archive.locks import worker_of
 from gpuenc.archive.pool import demand_plugins
+from gpuenc.archive.processes import begun
 from gpuenc.archive.transcode import Interrupted
 from gpuenc.errors import JobError
 from gpuenc.gathering import Gathering
 from gpuenc.registry import why_on_cpu
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from gpuenc.archive.pool import Task
     from gpuenc.archive.request import Job
     from gpuenc.dicom.atomic import Unnamed
@@ -35,16 +33,7 @@ _GIVE_UP_S = 5.0
 
 def main(file: int) -> None:
     """Do what is asked for through the pipe `file`, until it ends."""
-    # The terminal sends its signals to all processes of a job; this one obeys the process that started it.
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if sys.stderr:
-        faulthandler.enable()
-    # Warnings of libraries may quote what a file holds.
-    warnings.simplefilter("ignore")
-    raise_limit()
-    pipe = Connection(file)
+    pipe = begun(file)
     with contextlib.suppress(EOFError, OSError):
         _Worker(pipe, pipe.recv()).run()
     # Not through Python's own end, which would wait for threads that hang.

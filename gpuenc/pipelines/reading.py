@@ -94,7 +94,7 @@ class _File:
         try:
             # A pipe that has the file's name by now would keep everybody waiting.
             self._number = regular(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
-            self._identity = _identity(os.fstat(self._number))
+            self._opened = os.fstat(self._number)
         except (FileNotFoundError, NotADirectoryError):
             raise IndexMismatch("the file is gone since the index was built") from None
         except OSError as error:
@@ -114,7 +114,7 @@ class _File:
     def has_its_name(self) -> bool:
         """Whether its path still leads to it."""
         try:
-            return _identity(os.stat(self._path)) == self._identity
+            return os.path.samestat(os.stat(self._path), self._opened)
         except OSError:
             return False  # opening it again says why
 
@@ -152,10 +152,6 @@ class _File:
         with self._lock:
             os.lseek(self._number, at, os.SEEK_SET)
             return os.read(self._number, count)
-
-
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
 
 
 def _is_no_file(path: str) -> bool:

@@ -13,6 +13,7 @@ try:
 except ImportError:  # not a POSIX system: nothing keeps jobs apart there
     fcntl = None  # type: ignore[assignment]
 
+from gpuenc.archive.locks import locked
 from gpuenc.dicom.atomic import AtomicFile
 from gpuenc.dicom.regular import regular
 from gpuenc.errors import DestinationError, JobError
@@ -71,17 +72,10 @@ def only_job(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise JobError(f"another gpuenc is at work in {folder}", code="journal-in-use") from None
-        except OSError:
-            pass
+    with locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)) as alone:
+        if not alone:
+            raise JobError(f"another gpuenc is at work in {folder}", code="journal-in-use")
         yield
-    finally:
-        os.close(handle)
 
 
 def write(path: Path, said: dict[str, Any], token: str, *, overwrite: bool) -> None:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import os
-import signal
-import sys
 import threading
-import warnings
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from gpuenc.archive.descriptors import raise_limit
+from gpuenc.archive.processes import begun
 from gpuenc.errors import GpuencError
 from gpuenc.pipelines.shard_sources import SampleStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from multiprocessing.connection import Connection
     from pathlib import Path
 
     from gpuenc.pipelines.shard_sources import Encoding, Opened
@@ -25,16 +21,7 @@ if TYPE_CHECKING:
 
 def main(file: int) -> None:
     """Make samples as asked for through the pipe `file`, until they, or the pipe, come to an end."""
-    # The terminal sends its signals to all processes of a job; this one obeys the process that started it.
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if sys.stderr:
-        faulthandler.enable()
-    # Warnings of libraries may quote what a file holds.
-    warnings.simplefilter("ignore")
-    raise_limit()
-    pipe = Connection(file)
+    pipe = begun(file)
     sending = threading.Lock()
 
     def say(*message: object) -> None:
